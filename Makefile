@@ -1,0 +1,65 @@
+# Works on a machine that has nothing but Python >= 3.11 and make; everything else goes into .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check unit e2e fmt
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# What is formatted, linted and typed: every folder of Python that exists.
+CODE := $(sort $(foreach d,service workers migrations tests,$(if $(shell find $(d) -name '*.py' 2>/dev/null | head -1),$(d))))
+# `make test T=tests/unit/test_names.py` narrows.
+T ?=
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  T=path narrows test, unit, e2e and fmt to one file or folder"
+
+install: $(VENV)/.dev  ## everything for working on it; the command is then .venv/bin/waypost
+
+run: $(VENV)/.run  ## the whole service on this machine: http://127.0.0.1:8000
+	@$(PY) -m service up
+
+test: check  ## all checks and all tests; what CI runs
+	@$(PY) -m pytest $(if $(T),$(T),tests/unit tests/integration tests/e2e)
+
+check: $(VENV)/.dev  ## format, lint, types, imports, docs
+	@$(PY) -m ruff format --check --quiet $(CODE) || { echo "mend: make fmt"; exit 1; }
+	@$(PY) -m ruff check --quiet $(CODE)
+	@$(PY) -m mypy $(CODE)
+	@$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-timing
+	@$(PY) -m pytest -q tests/checks
+
+unit: $(VENV)/.dev  ## the tests that need no server
+	@$(PY) -m pytest $(if $(T),$(T),tests/unit)
+
+e2e: $(VENV)/.dev  ## real processes, named after the promises
+	@$(PY) -m pytest $(if $(T),$(T),tests/e2e)
+
+fmt: $(VENV)/.dev  ## format and mend what can be mended
+	@$(PY) -m ruff format $(if $(T),$(T),$(CODE))
+	@$(PY) -m ruff check --fix-only $(if $(T),$(T),$(CODE))
+
+# The stamps: made again when pyproject.toml changes. `.run` holds what the service needs, `.dev` the tools too.
+$(VENV)/.run: pyproject.toml | $(PY)
+	@echo "installing what the service needs into $(VENV) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	@echo "installing what the service and its tests need into $(VENV) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.run $@
+
+# The first Python on the PATH that is new enough. One without venv is named, with what to install.
+$(PY):
+	@for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	    "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    if ! "$$name" -c 'import ensurepip, venv' 2>/dev/null; then lacking=$$name; continue; fi; \
+	    rm -rf $(VENV) && exec "$$name" -m venv $(VENV); \
+	done; \
+	if [ -n "$$lacking" ]; then \
+	    echo "$$lacking comes without venv here: install it first (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
+	else \
+	    echo "Waypost needs Python 3.11 or newer, and none is on the PATH" >&2; \
+	fi; exit 1

@@ -1,0 +1,1 @@
+"""Migrations: numbered, repeatable, frozen once released. `waypost migrate` runs them; nodes never do."""

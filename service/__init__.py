@@ -1,0 +1,1 @@
+"""Waypost: durable messaging on Redis Streams. Start reading at docs/architecture.md."""

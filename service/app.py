@@ -1,0 +1,145 @@
+"""The assembler: settings → store, node, routes, server. The only file that knows every room."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Iterator
+from socket import socket
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from service.api.routes import ROUTES
+from service.config import Settings
+from service.errors import Reset, WaypostError
+from service.node import Node
+from service.store import Store, StoreOptions, StoreRefused
+from service.transports import chat, websocket
+from service.transports.ready_frames import ReadyFrames
+
+log = logging.getLogger("waypost.app")
+
+CONVERSATIONS: list[BaseRoute] = [
+    WebSocketRoute("/v1/connect", websocket.connect),
+    WebSocketRoute("/chat/channel/{user}", chat.channel),
+    WebSocketRoute("/chat/user/{user}", chat.direct),
+    WebSocketRoute("/chat/group/{group}/{user}", chat.group),
+    WebSocketRoute("/chat/all/{user}", chat.everybody),
+]
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """The part of the settings that the store room needs."""
+    return StoreOptions(
+        key_window_s=settings.key_window_s,
+        mailbox_cap=settings.mailbox_cap,
+        mailbox_ttl_s=int(settings.mailbox_ttl_s),
+        call_timeout_s=settings.call_timeout_s,
+        announce=settings.announce,
+        streams_max=settings.limits.streams_per_user,
+        groups_create=settings.groups_create,
+        wait_replicas=settings.wait_replicas,
+        wait_timeout_ms=settings.wait_timeout_ms,
+    )
+
+
+def make_app(node: Node, settings: Settings) -> Starlette:
+    """The ASGI application of a node. Its lifespan runs the node; a node that fails ends the process."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        running = asyncio.create_task(node.run(), name="node")
+        running.add_done_callback(_end_with)
+        yield
+        running.remove_done_callback(_end_with)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await node.store.close()
+
+    app = Starlette(routes=[*ROUTES, *CONVERSATIONS], lifespan=lifespan)
+    app.state.node = node
+    app.state.settings = settings
+    return app
+
+
+def _end_with(running: asyncio.Task[None]) -> None:
+    """The node's engine has failed, which is a bug: end the process, so that whoever supervises it starts another."""
+    if not running.cancelled():
+        log.critical("the node failed", exc_info=running.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which at the end first lets the node say goodbye to its clients."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float) -> None:
+        super().__init__(config)
+        self._node = node
+        self._drain_s = drain_s
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Drains within the time for it, then stops."""
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self._node.drain()
+        except TimeoutError:
+            log.warning("not everything was answered within %.0f s", self._drain_s)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the server, once; uvicorn's own way would raise them again afterwards, and exit with them."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+class CannotStart(Exception):
+    """Why a node does not start, and what to do about it."""
+
+
+async def _open_store(settings: Settings) -> Store:
+    """The store, looked at once. One that is out of reach is waited for while serving; one that is wrong is not."""
+    try:
+        store = await Store.connect(settings.redis_url, options=store_options(settings))
+    except StoreRefused as problem:
+        raise CannotStart(str(problem)) from problem
+    try:
+        await store.check_server()
+    except Reset as problem:
+        raise CannotStart(f"{problem.detail}; run `waypost migrate up`") from problem
+    except StoreRefused as problem:
+        raise CannotStart(str(problem)) from problem
+    except WaypostError as problem:
+        log.warning("the store is out of reach, serving anyway: %s", problem.detail)
+    return store
+
+
+async def _serve(settings: Settings) -> int:
+    store = await _open_store(settings)
+    node = Node(store, settings)
+    config = uvicorn.Config(
+        make_app(node, settings),
+        host=settings.host,
+        port=settings.port,
+        ws=ReadyFrames,
+        ws_max_size=settings.limits.ws_max_bytes,
+        ws_ping_interval=None,  # the transports ping, and see the pongs
+        ws_per_message_deflate=False,  # a frame is built once for all receivers
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+    )
+    server = Server(config, node, settings.drain_s)
+    await server.serve()
+    return 0 if server.started else 1
+
+
+def serve(settings: Settings) -> int:
+    """Runs a node until SIGTERM or SIGINT; returns the exit code. Raises `CannotStart`."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
+        return runner.run(_serve(settings))

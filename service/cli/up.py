@@ -1,0 +1,206 @@
+"""`waypost up`: everything on this machine: the store, its migrations, a node; all of it ends when this ends."""
+
+import argparse
+import asyncio
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import service
+from service.config import Settings
+from service.embedded import DataFolder, EmbeddedError
+from service.errors import WaypostError
+from service.log import Log
+from service.log import set_up as set_up_log
+from service.supervise import Child, ChildFailed, Supervisor
+
+log = Log("up")
+
+# -P leaves out the folder where the user happens to stand: a `service` in it is not ours. The tree is named instead.
+PYTHON = (sys.executable, "-P")
+TREE = str(Path(service.__file__).resolve().parent.parent)
+
+# A store that reads a long append-only file is not ready for minutes, and well all the same.
+STORE_READY_TIMEOUT_S = 600.0
+NODE_READY_TIMEOUT_S = 60.0
+
+
+class UpError(Exception):
+    """`up` cannot start; the text is one sentence for the user."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `up`."""
+    parser = subparsers.add_parser(
+        "up",
+        help="run everything on this machine: store, migrations, node",
+        description="Run the store, its migrations and a node on this machine, in dev mode. Data: WAYPOST_DATA_DIR.",
+    )
+    parser.set_defaults(run=run, dev_default=True)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run until Ctrl-C or SIGTERM. 0: stopped by one of them. 1: could not start."""
+    del args
+    set_up_log(settings.log_level)
+    try:
+        return asyncio.run(_up(settings))
+    except (UpError, EmbeddedError, ChildFailed, WaypostError) as error:
+        print(f"waypost: {error}", file=sys.stderr)
+        return 1
+
+
+async def _up(settings: Settings) -> int:
+    _check(settings)
+    folder = DataFolder(settings.data_dir)
+    with folder.hold():
+        await folder.end_orphans()
+        _check_port(settings)
+        supervisor = Supervisor(on_started=folder.remember, on_ended=folder.forget)
+        stopping = asyncio.Event()
+        _catch_signals(stopping, supervisor)
+        starting = asyncio.create_task(_start(settings, folder, supervisor))
+        waiting = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()  # raises what went wrong
+                print(_banner(settings, folder), end="", flush=True)
+                await waiting
+        finally:
+            for task in (starting, waiting):
+                task.cancel()
+            await asyncio.gather(starting, waiting, return_exceptions=True)
+            await supervisor.stop()
+    return 0
+
+
+async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor) -> None:
+    """Start everything in order; returns when the node is ready."""
+    await supervisor.start(
+        Child(
+            name="valkey",
+            command=folder.command(),
+            is_ready=folder.is_ready,
+            ready_timeout_s=STORE_READY_TIMEOUT_S,
+        )
+    )
+    from migrations import __main__ as migrations  # noqa: PLC0415 - it brings the database driver
+
+    for line in await migrations.up(folder.url):
+        log.info("migrated", detail=line)
+    await supervisor.start(
+        Child(
+            name="node",
+            command=[*PYTHON, "-m", "service", "serve", "--started-by", str(folder.path)],
+            environ={
+                **os.environ,  # handed on, not read
+                "PYTHONPATH": os.pathsep.join(filter(None, (TREE, os.environ.get("PYTHONPATH")))),
+                "WAYPOST_REDIS_URL": folder.url,
+                "WAYPOST_DEV": "1" if settings.dev else "0",
+            },
+            is_ready=lambda: _is_node_ready(settings),
+            ready_timeout_s=NODE_READY_TIMEOUT_S,
+            stop_timeout_s=settings.drain_s + 5,
+        )
+    )
+
+
+def _catch_signals(stopping: asyncio.Event, supervisor: Supervisor) -> None:
+    """The first signal stops everything in order, the next one at once."""
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            supervisor.hurry()
+        else:
+            log.info("stopping", signal=number.name)
+            stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Whoever started us with nohup wants us to outlive the terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop, number)
+
+
+# --- what has to hold before anything is started ---
+
+
+def _check(settings: Settings) -> None:
+    """Raise `UpError` for settings that are each valid and yet not for `up`."""
+    if settings.redis_url:
+        raise UpError("`up` runs its own store: unset WAYPOST_REDIS_URL, or run `waypost serve` against that one")
+    if not settings.dev:
+        raise UpError("no way to sign in is configured: set WAYPOST_DEV=1")
+    if not _is_loopback(settings.host):
+        raise UpError(
+            f"in dev mode anybody who reaches {settings.host} may sign in as anybody: "
+            "`up` serves on a loopback address only (WAYPOST_HOST=127.0.0.1)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether every address that `host` stands for is this machine's own."""
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in _resolve(host, 0))
+
+
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise UpError(f"WAYPOST_HOST: {host} is no address: {error.strerror}") from error
+    return [(family, (str(address[0]), int(address[1]))) for family, _, _, _, address in found]
+
+
+def _check_port(settings: Settings) -> None:
+    """Raise `UpError` when nothing can listen there. The node would find out too, but say it in more words."""
+    for family, address in _resolve(settings.host, settings.port):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the node does it: connections of an earlier one that are still closing are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+                probe.listen(1)
+            except OSError as error:
+                raise UpError(
+                    f"cannot serve on {settings.host} port {settings.port}: {error.strerror}; "
+                    "choose another with WAYPOST_PORT"
+                ) from error
+
+
+async def _is_node_ready(settings: Settings) -> bool:
+    """Whether `GET /readyz` answers 200. False for a node that does not listen yet."""
+    try:
+        reader, writer = await asyncio.open_connection(settings.host, settings.port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: waypost\r\nConnection: close\r\n\r\n")
+        status = await asyncio.wait_for(reader.readline(), 5.0)
+        return status.split()[1:2] == [b"200"]
+    except (OSError, TimeoutError, ValueError):
+        return False
+    finally:
+        writer.close()
+
+
+def _banner(settings: Settings, folder: DataFolder) -> str:
+    """What to do next, as it can be typed in another terminal."""
+    command = "waypost"
+    beside = Path(sys.executable).parent / "waypost"
+    if shutil.which("waypost") is None and beside.exists():
+        command = os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+    # The other terminal may not have the variables of this one.
+    url = "" if urlsplit(settings.url).netloc == "127.0.0.1:8000" else f"--url {settings.url} "
+    return (
+        f"\nWaypost serves on {settings.url} (dev mode: everybody is who they say they are).\n\n"
+        f"In two other terminals:\n"
+        f"    {command} listen {url}--user bob --device phone\n"
+        f'    {command} send {url}--user alice user:bob "hi"\n\n'
+        f"Data: {folder.path}   Stop: Ctrl-C\n\n"
+    )

@@ -1,0 +1,311 @@
+"""Settings: what can be chosen, its default, its bounds and its reason; the only reader of the environment.
+
+Every setting is an environment variable (`WAYPOST_PORT`, `WAYPOST_LIMITS_BODY_BYTES`) and a key of the TOML file
+that `WAYPOST_CONFIG` names (`port`, and `body_bytes` in the table `limits`). The environment wins; a variable that
+is empty counts as not given. `docs/configuration.md` has a row for each, checked by a test.
+"""
+
+import difflib
+import os
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from service.core.names import check_name
+from service.errors import WaypostError
+
+PREFIX = "WAYPOST_"
+TABLES = ("limits",)  # the tables that a TOML file may have
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
+Seconds = Annotated[float, Meta(gt=0, le=30 * 86_400)]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. `lines` says everything that is wrong, one line each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one client, one node or one call may use at most. Names end in their unit; counts have none."""
+
+    # A message is read by phones and kept in memory by the store: larger things belong beside it, as a link.
+    body_bytes: Bytes = 65_536
+    # A body and everything around it, escaped; above it the frame is refused with 4104.
+    frame_bytes: Bytes = 131_072
+    # The WebSocket library refuses above this before reading on (1009), so no frame can fill the memory.
+    ws_max_bytes: Bytes = 1_048_576
+    # Opening a session reads one head per stream: 1,000 keep it to one round of a few milliseconds.
+    streams_per_user: Count = 1000
+    # One call of `publish` holds the single thread of Redis: 200 messages keep it to milliseconds.
+    batch_messages: Count = 200
+    # Bytes × registered mailboxes of a call, for the same reason.
+    batch_bytes: Bytes = 1_048_576
+    # A client that sends faster than the store answers is not read further: this is what waits for it at most.
+    unanswered_sends: Count = 64
+    # The same in bytes: four of the largest bodies, or 64 of 4 KiB.
+    unanswered_bytes: Bytes = 262_144
+    # All clients of a node together; above it a send is answered `unavailable` at once instead of waiting.
+    node_unanswered_sends: Count = 10_000
+    # The same in bytes, so that a store that is away costs a node a known amount of memory.
+    node_unanswered_bytes: Bytes = 67_108_864
+    # A page is read in one call and held until the socket has taken it.
+    page_entries: Count = 200
+    # The same in bytes: what a page may add to a connection's buffer.
+    page_bytes: Bytes = 262_144
+    # Page reads of a node that are on their way at once: catching up must not crowd out sending.
+    pages_in_flight: Count = 8
+    # What a socket may hold that is not yet sent; above it the connection falls behind and reads pages.
+    write_buffer_bytes: Bytes = 262_144
+    # Each has a file descriptor and its buffers: what a node may cost is known in advance. More nodes serve more.
+    connections: Count = 20_000
+    # Streams in one `welcome` frame; the rest follows in `streams` frames, so no frame outgrows a client's buffer.
+    welcome_streams: Count = 500
+    # A larger body goes to mailboxes as a reference: it is stored once, not once per node.
+    body_inline_bytes: Bytes = 4096
+    # The newest entries of each stream, kept in the node for connections that are only a little behind.
+    tail_entries: Count = 64
+    # All tails of a node together.
+    tail_bytes: Bytes = 8_388_608
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of a process, read once. Names end in their unit: `_s` seconds, `_ms` milliseconds, `_bytes`."""
+
+    # Only this machine, until somebody says otherwise.
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    # Nothing needs root to listen there.
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 8000
+    # Where `up` keeps the store's files, its socket and its lock.
+    data_dir: Annotated[str, Meta(min_length=1)] = ".waypost"
+    # redis://, rediss:// or unix://. Empty: `up` runs a store of its own, and `serve` says that it needs one.
+    redis_url: str = ""
+    # The TOML file that was read, empty for none. Only from the environment: a file cannot name itself.
+    config: str = ""
+    # Whoever says `?user=<id>` is that user: for trying out, never for strangers. On for `up`, off for `serve`.
+    dev: bool = False
+    # Empty: host name and process id. Two processes with one name would answer for each other.
+    node: str = ""
+    # `info` has a line for each start, stop and failure; `debug` one for each connection.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # Where clients find a node. Empty: http:// with host and port.
+    url: str = ""
+    # Below the 30-60 s after which proxies and mobile networks drop a silent connection.
+    ping_s: Seconds = 25.0
+    # An open socket that never signs in costs memory.
+    hello_timeout_s: Seconds = 10.0
+    # A client that drains nothing for this long is gone or stuck; it resumes when it comes back.
+    idle_close_s: Seconds = 120.0
+    # People come back within seconds (a lift, a reload): a stream stays attached this long after its last connection.
+    detach_linger_s: Seconds = 30.0
+    # A lost registration is found at the latest after one full pass of the slow audit.
+    audit_s: Seconds = 60.0
+    # The node's beat in its own mailbox; a missed one is seen within two periods.
+    beat_s: Seconds = 1.0
+    # How long a mailbox outlives its silent node: long enough for a pause of the machine, short enough to free memory.
+    mailbox_ttl_s: Seconds = 15.0
+    # Entries; a reader that is further behind is served by pages, which cost no memory.
+    mailbox_cap: Count = 10_000
+    # Acknowledgements of half a second are stored in one call; the promise is one second.
+    commit_s: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    # A client replays before it repeats: an hour covers a lost answer, and what is kept stays small.
+    key_window_s: Annotated[int, Meta(ge=60, le=7 * 86_400)] = 3600
+    # A call without an answer by then has an unknown result (`uncertain`).
+    call_timeout_s: Seconds = 5.0
+    # Replicas that must have a write before `sent` says `replicated`. 0: do not wait for any.
+    wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
+    # How long to wait for them; after that the answer names the level that was reached.
+    wait_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 1000
+    # Who makes a group by joining it: `anyone`, or holders of a server key (`keys`).
+    groups_create: Literal["anyone", "keys"] = "anyone"
+    # Members up to which a group's stream tells who joins and leaves; above, such news would outnumber the messages.
+    announce: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1000
+    # No beat for this long: the reader stands still, so the node is not ready.
+    not_ready_s: Seconds = 5.0
+    # From SIGTERM until connections are cut: time to answer what was sent and to say 4002.
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
+    limits: Limits = Limits()
+
+
+class Known(msgspec.Struct, frozen=True):
+    """One setting as a user writes it: its variable, its table ("" for none) and key in TOML, its type and default."""
+
+    variable: str
+    table: str
+    key: str
+    type: Any
+    default: Any
+
+
+def known() -> Iterator[Known]:
+    """Every setting there is, in the order of the classes above."""
+    for table, struct in (("", Settings), ("limits", Limits)):
+        hints = get_type_hints(struct, include_extras=True)
+        for field in msgspec.structs.fields(struct):
+            if field.name not in TABLES:
+                prefix = PREFIX + (f"{table}_" if table else "").upper()
+                yield Known(prefix + field.name.upper(), table, field.name, hints[field.name], field.default)
+
+
+def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
+    """The settings that `environ` and the file it names give.
+
+    `dev_default` is `dev` where nobody chose it. Raises `SettingsError` with everything that is wrong.
+    """
+    wrong: list[str] = []
+    given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
+    path = given.get(PREFIX + "CONFIG", "")
+    tables = _read_file(path, wrong) if path else {}
+    settings = {setting.variable: setting for setting in known()}
+    wrong += [_unknown(name, settings) for name in sorted(given.keys() - settings.keys())]
+
+    values: dict[str, dict[str, Any]] = {"": {"dev": dev_default}, "limits": {}}
+    for variable, setting in settings.items():
+        in_file = tables.get(setting.table, {})
+        if variable in given:
+            where, raw, is_text = variable, given[variable], True
+        elif setting.key in in_file:
+            where, raw, is_text = f"{path}: {_dotted(setting)}", in_file[setting.key], False
+        else:
+            continue
+        try:
+            values[setting.table][setting.key] = _convert(raw, setting.type, is_text=is_text)
+        except msgspec.ValidationError as error:
+            wrong.append(f"{where}: {_plain(error, setting.type, is_text=is_text)}")
+    settings_made = Settings(**values[""], limits=Limits(**values["limits"]))
+    wrong += _contradictions(settings_made)
+    if wrong:
+        raise SettingsError(wrong)
+    return msgspec.structs.replace(
+        settings_made, node=settings_made.node or _default_node(), url=settings_made.url or _default_url(settings_made)
+    )
+
+
+def _read_file(path: str, wrong: list[str]) -> dict[str, dict[str, Any]]:
+    """Table → key → value of the TOML file, what is at top level under "". Adds to `wrong` what cannot be used."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        wrong.append(f"{PREFIX}CONFIG: cannot read {path}: {reason}")
+        return {}
+    tables: dict[str, dict[str, Any]] = {"": {}}
+    for key, value in content.items():
+        if key not in TABLES:
+            tables[""][key] = value
+        elif isinstance(value, dict):
+            tables[key] = value
+        else:
+            wrong.append(f"{path}: {key}: Expected a table, [{key}]")
+    names = {_dotted(setting): setting for setting in known() if setting.variable != PREFIX + "CONFIG"}
+    for table, entries in tables.items():
+        for key in entries:
+            dotted = f"{table}.{key}" if table else key
+            if dotted not in names:
+                near = difflib.get_close_matches(dotted, [*names, *TABLES], 1)
+                wrong.append(f"{path}: {dotted}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return tables
+
+
+def _dotted(setting: Known) -> str:
+    return f"{setting.table}.{setting.key}" if setting.table else setting.key
+
+
+def _unknown(variable: str, settings: Mapping[str, Known]) -> str:
+    near = difflib.get_close_matches(variable, settings, 1)
+    return f"{variable}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _convert(raw: object, kind: object, *, is_text: bool) -> object:
+    """`raw` as `kind`, bounds checked. Text from the environment may spell a number or a yes and no."""
+    if is_text and kind is bool:
+        raw = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }.get(str(raw).lower(), raw)
+        if not isinstance(raw, bool):
+            raise msgspec.ValidationError("Expected 1 or 0")
+    return msgspec.convert(raw, kind, strict=not is_text)
+
+
+def _plain(error: msgspec.ValidationError, kind: object, *, is_text: bool) -> str:
+    """What was expected. What was given is not repeated: it may hold a password."""
+    if get_origin(kind) is Literal:
+        return f"Expected one of {', '.join(get_args(kind))}"
+    words = str(error).replace("`", "")
+    # In the environment everything is text.
+    return words.removesuffix(", got str") if is_text else words
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """What is wrong with settings that are each within their bounds."""
+    wrong = []
+    limits = settings.limits
+    for url, variable, schemes in (
+        (settings.redis_url, "REDIS_URL", ("redis", "rediss", "unix")),
+        (settings.url, "URL", ("http", "https")),
+    ):
+        if url and (not _is_url(url) or urlsplit(url).scheme not in schemes):
+            wrong.append(f"{PREFIX}{variable}: Expected a URL that begins with {', '.join(s + '://' for s in schemes)}")
+    if settings.node:
+        try:
+            check_name(settings.node)
+        except WaypostError as error:
+            wrong.append(f"{PREFIX}NODE: {error.detail}")
+    for small, large, why in (
+        ("beat_s", "not_ready_s", "a node that beats would not be ready"),
+        ("beat_s", "mailbox_ttl_s", "a mailbox would die between two beats"),
+        ("not_ready_s", "mailbox_ttl_s", "a mailbox would die before its node is known to stand still"),
+    ):
+        if getattr(settings, large) < 2 * getattr(settings, small):
+            wrong.append(f"{PREFIX}{large.upper()}: Expected at least twice {PREFIX}{small.upper()}: {why}")
+    for small, large, why in (
+        ("body_bytes", "frame_bytes", "the largest body would not fit into a frame"),
+        ("frame_bytes", "ws_max_bytes", "the library would refuse what the protocol allows"),
+        ("body_bytes", "page_bytes", "the largest body would not fit into a page"),
+        ("body_bytes", "unanswered_bytes", "the largest body could never be sent"),
+        ("body_bytes", "write_buffer_bytes", "the largest body could never be pushed"),
+        ("unanswered_sends", "node_unanswered_sends", "one client could not use its share"),
+        ("unanswered_bytes", "node_unanswered_bytes", "one client could not use its share"),
+    ):
+        if getattr(limits, large) < getattr(limits, small):
+            prefix = f"{PREFIX}LIMITS_"
+            wrong.append(f"{prefix}{large.upper()}: Expected at least {prefix}{small.upper()}: {why}")
+    return wrong
+
+
+def _is_url(text: str) -> bool:
+    """Whether the parts of `text` can be read at all, its port too."""
+    try:
+        parts = urlsplit(text)
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _default_node() -> str:
+    """Host name and process id, with whatever a name may not hold replaced."""
+    host = "".join(char if char.isascii() and char.isalnum() else "-" for char in socket.gethostname())
+    return f"{host[:100] or 'node'}-{os.getpid()}"
+
+
+def _default_url(settings: Settings) -> str:
+    """Where a client on this machine reaches the node: an address that stands for all of them is not one to call."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"

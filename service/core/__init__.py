@@ -1,0 +1,1 @@
+"""What Waypost decides, without I/O: no await, clock, randomness, logging, Redis or Starlette in here."""

@@ -1,0 +1,183 @@
+"""What a page means for one user: entries in order, and a gap for every stretch that is gone.
+
+`lay_out` walks the numbers from the offset upwards. Every number is an entry, a redacted message (it keeps its place),
+or part of a gap; and a gap is told with its bounds, its count and its cause. What lies outside the user's stretches of
+membership is no gap: it never was theirs.
+"""
+
+import msgspec
+
+from service.core.entries import Entry, GapKind, Page, Redaction, Removal, Stretch
+from service.core.names import ZERO, EntryId
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A stretch above `after`, up to `to`, that no longer exists.
+
+    `missed` is how many numbers it spans, None when another history makes that unknowable. `causes` are lines of the
+    ledger, oldest first, never empty. `next` is the first id that still exists above it, None when there is none.
+    """
+
+    after: EntryId
+    to: EntryId
+    missed: int | None
+    causes: tuple[Removal, ...]
+    next: EntryId | None = None
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """A page as one user gets it.
+
+    `items` in order; `upto` is the id up to which the stream has then passed the connection; `has_ended` says that
+    the user's membership ends there, so that nothing more will come.
+    """
+
+    items: tuple[Entry | Gap, ...]
+    upto: EntryId
+    has_ended: bool = False
+
+
+def lay_out(page: Page, user: str, resume: EntryId) -> Layout:
+    """What `user`, who has everything up to `page.after`, gets of this page.
+
+    `resume` is where to go on when the offset belongs to another history: the server's own offset for this device.
+    """
+    if contradicts(page):
+        return _other_history(page, user, resume)
+    laid = _Laying(page)
+    if page.stretches is None:
+        laid.lay(page.after, page.head)
+        return laid.finish(page.after, has_ended=False)
+    stretches = page.stretches.get(user, ())
+    for stretch in stretches:
+        laid.lay_stretch(stretch, user)
+    last = stretches[-1].left if stretches else ZERO
+    # A former member has it all once the page has reached the end of the last stretch.
+    upto = laid.upto
+    return laid.finish(page.after, has_ended=last is not None and (page.is_last or last <= upto))
+
+
+def contradicts(page: Page) -> bool:
+    """Whether the offset `page.after` belongs to another history than the stream.
+
+    It does when it is above the head, or when the entry with exactly that id should be there and is not: its number
+    is taken by another entry. A number that nobody has is a hole, which has a cause of its own.
+    """
+    after = page.after
+    if after in (ZERO, page.head):
+        return False
+    if after > page.head or after.n >= page.head.n:
+        return True
+    if after <= page.floor:
+        return after.n > page.floor.n
+    if after == page.before:
+        return False
+    redaction = page.redactions.get(after.n)
+    if redaction is not None:
+        return redaction.id != after
+    if any(removal.after < after <= removal.to for removal in page.removals):
+        return False
+    if page.before is not None and page.before.n >= after.n:
+        return True
+    return bool(page.entries) and page.entries[0].id.n <= after.n
+
+
+def start_of_membership(stretches: tuple[Stretch, ...]) -> EntryId | None:
+    """Where a device that has nothing begins in a group: the start of the open stretch. None: not a member now."""
+    return stretches[-1].joined if stretches and stretches[-1].left is None else None
+
+
+def _other_history(page: Page, user: str, resume: EntryId) -> Layout:
+    """The offset is void: say so, and go on from the server's own, or, where that is void too, from the floor."""
+    valid = page.floor <= resume <= page.head and resume != page.after
+    to = resume if valid else page.floor
+    if page.stretches is not None:
+        start = start_of_membership(page.stretches.get(user, ()))
+        to = max(to, start) if start is not None else to
+    cause = Removal(after=page.after, to=to, count=0, kind="epoch", at=0)
+    return Layout((Gap(page.after, to, None, (cause,)),), to)
+
+
+class _Laying:
+    """One page being laid out: items so far, and up to where."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.items: list[Entry | Gap] = []
+        # As far as this page can speak of: to the head, or to its last entry.
+        self.upto = page.head if page.is_last else page.entries[-1].id
+
+    def lay_stretch(self, stretch: Stretch, user: str) -> None:
+        """Lays what lies within one stretch of membership."""
+        end = self.page.head if stretch.left is None else stretch.left
+        if end <= self.page.after:
+            return
+        start = max(self.page.after, stretch.joined)
+        if stretch.joined > self.page.after:
+            # Who was away while leaving and coming back sees the own `joined` entry: numbers count anew from it.
+            self.items += [
+                entry
+                for entry in self.page.entries
+                if entry.id == stretch.joined and entry.type == "joined" and entry.sender == user
+            ]
+        self.lay(start, end)
+
+    def lay(self, after: EntryId, end: EntryId) -> None:
+        """Lays every number above `after` up to `end`, as far as the page reaches."""
+        page = self.page
+        end = min(end, self.upto)
+        at = after
+        if at < page.floor and at < end:
+            to = min(page.floor, end)
+            self._gap(at, to)
+            at = to
+        for entry in page.entries:
+            if at < entry.id <= end:
+                self._fill(at, entry.id.n)
+                self.items.append(entry)
+                at = entry.id
+        if at.n < end.n:
+            self._fill(at, end.n + 1, last=end)
+
+    def _fill(self, at: EntryId, until: int, last: EntryId | None = None) -> None:
+        """The numbers above `at` and below `until`, none of which is an entry: redacted messages and lost stretches.
+
+        `last` is the id of the last number when it is known.
+        """
+        for n in sorted(n for n in self.page.redactions if at.n < n < until):
+            redaction = self.page.redactions[n]
+            if redaction.id.n > at.n + 1:
+                self._lost(at, n - 1)
+            self.items.append(_tombstone(redaction))
+            at = redaction.id
+        if at.n + 1 < until:
+            self._lost(at, until - 1, last)
+
+    def _lost(self, after: EntryId, n: int, last: EntryId | None = None) -> None:
+        """Numbers above `after` up to `n` are nowhere. The ledger may know the id of the last; else it is made up."""
+        known = [removal.to for removal in self.page.removals if removal.to.n == n and removal.to > after]
+        self._gap(after, last or (known[-1] if known else EntryId(after.ms, n)))
+
+    def _gap(self, after: EntryId, to: EntryId) -> None:
+        causes = tuple(removal for removal in self.page.removals if removal.after < to and removal.to > after)
+        if not causes:
+            kind: GapKind = "trimmed" if to <= self.page.floor else "lost"
+            causes = (Removal(after=after, to=to, count=to.n - after.n, kind=kind, at=0),)
+        self.items.append(Gap(after, to, to.n - after.n, causes))
+
+    def finish(self, after: EntryId, *, has_ended: bool) -> Layout:
+        """The layout, each gap with the id that comes next."""
+        following: EntryId | None = None
+        for index in range(len(self.items) - 1, -1, -1):
+            item = self.items[index]
+            if isinstance(item, Gap):
+                if following is not None:
+                    self.items[index] = msgspec.structs.replace(item, next=following)
+            else:
+                following = item.id
+        return Layout(tuple(self.items), max(after, self.upto), has_ended)
+
+
+def _tombstone(redaction: Redaction) -> Entry:
+    """What is left of a redacted message: its place."""
+    return Entry(redaction.id, "message", redaction.sender, redaction.to, redaction.mid, is_redacted=True)

@@ -1,0 +1,424 @@
+"""One connection's conversation, without I/O: frames and events in, frames and commands out.
+
+The life of a connection is the table `LIFE`. A shell (see `service/node/connection.py`) feeds what arrives (`receive`),
+tells what became of commands (`opened`, `answered`, `joined` …), and after each asks with `flush` for what is to be
+written and done. What one connection sends takes effect in the order it was sent: sends go out as they come, and a join or
+leave waits for the sends before it, and holds back everything after it, until it is answered.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+
+import msgspec
+
+from service.core import frames
+from service.core.commands import ChangeMembership, Close, Command, Commit, Limits, Open, Publish, Started, Stored
+from service.core.entries import Durability
+from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
+from service.core.names import ALL, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
+from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
+
+
+# With these the whole call failed: what the connection sent after it must not overtake it.
+CALL_FAILURES = frozenset({"unavailable", "uncertain", "storage_full", "internal"})
+
+
+class Life(Enum):
+    """Where a connection is in its life."""
+
+    NEW = "waiting for hello"
+    COLLECTING = "hello said that more offsets follow"
+    OPENING = "the store is being asked"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+# Which frames are taken when; the value is where the connection is afterwards. Anything else is answered with an error.
+LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
+    (Life.NEW, frames.Hello): Life.OPENING,
+    (Life.COLLECTING, frames.Offsets): Life.OPENING,
+    (Life.NEW, frames.Ping): Life.NEW,
+    (Life.COLLECTING, frames.Ping): Life.COLLECTING,
+    (Life.OPENING, frames.Ping): Life.OPENING,
+    **{
+        (life, kind): life
+        for life in (Life.OPENING, Life.OPEN)  # what comes before `welcome` waits for it
+        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack)
+    },
+    (Life.OPEN, frames.Ping): Life.OPEN,
+}
+
+
+class _Pending(msgspec.Struct):
+    """A send or a change of membership without an answer to the client yet.
+
+    `stream` is where its entry will be seen on this connection. Once the call has answered on a live stream, `answer`
+    waits until the reader gets to that entry, and takes its place.
+    """
+
+    ref: Ref
+    command: Publish | ChangeMembership
+    size: int
+    stream: str
+    mid: str = ""
+    answer: frames.Sent | frames.Left | None = None
+
+
+class Session:
+    """One connection of `user`.
+
+    `passed` tells up to where a stream has passed this connection (None: it is not followed); `is_live` whether new
+    entries of a stream are pushed to it. `tells_absence`: whether the client may learn that a group does not exist.
+    """
+
+    def __init__(
+        self,
+        *,
+        user: str,
+        may_broadcast: bool,
+        limits: Limits,
+        passed: Callable[[str], EntryId | None],
+        is_live: Callable[[str], bool],
+        tells_absence: bool = False,
+    ) -> None:
+        self.user = user
+        self.device = ""
+        self.life = Life.NEW
+        self.streams: dict[str, EntryId] = {}  # followed streams → the offset stored for the device
+        self._may_broadcast = may_broadcast
+        self._limits = limits
+        self._passed = passed
+        self._is_live = is_live
+        self._tells_absence = tells_absence
+        self._offsets: dict[str, EntryId] = {}
+        self._epoch: str | None = None
+        self._early: list[ClientFrame] = []  # frames that came before `welcome`
+        self._numbers = 0
+        self._pending: dict[int, _Pending] = {}
+        self._waiting: deque[int] = deque()  # numbers held back by a change of membership
+        self._changing = 0  # the number of the change of membership under way, 0 when there is none
+        self._unstored = 0  # sends handed out that the call has not answered
+        self._bytes = 0
+        self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
+        self._was_live = False
+        self._fallen: set[str] = set()  # streams that fell behind after `live`
+        self._frames: list[ServerFrame] = []
+        self._commands: list[Command] = []
+
+    # -- in: frames ----------------------------------------------------------------------------------------------------
+
+    def receive(self, received: Iterable[ClientFrame | Malformed]) -> None:
+        """Takes the frames of one WebSocket message."""
+        for frame in received:
+            if self.life is Life.CLOSED:
+                return
+            if isinstance(frame, Malformed):
+                self._refuse(WaypostError(frame.code, frame.detail), frame.ref)
+            else:
+                self._take(frame)
+
+    def _take(self, frame: ClientFrame) -> None:
+        life = LIFE.get((self.life, type(frame)))
+        ref: Ref = getattr(frame, "ref", None)
+        if life is None:
+            is_hello = isinstance(frame, frames.Hello | frames.Offsets)
+            self._refuse(WaypostError("hello_twice" if is_hello else "hello_expected"), ref)
+            return
+        try:
+            if isinstance(frame, frames.Ping):
+                self._frames.append(frames.Pong(frame.ref))
+            elif isinstance(frame, frames.Hello | frames.Offsets):
+                self._collect(frame)
+            elif self.life is Life.OPENING:
+                self._early.append(frame)
+            else:
+                self._act(frame)
+        except WaypostError as problem:
+            self._refuse(problem, ref)
+
+    def _collect(self, frame: frames.Hello | frames.Offsets) -> None:
+        offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
+        for stream in offsets:
+            parse_stream(stream)
+        if isinstance(frame, frames.Hello):
+            self.device = check_name(frame.device)
+            self._epoch = frame.epoch
+            self._offsets = {}
+        if len(self._offsets) + len(offsets) > 2 * self._limits.streams_per_user + 2:
+            raise WaypostError("bad_request", "more offsets than a user can have streams")
+        self._offsets.update(offsets)
+        if frame.more:
+            self.life = Life.COLLECTING
+            return
+        self.life = Life.OPENING
+        self._commands.append(Open(self.device, self._offsets, self._epoch))
+        self._offsets = {}
+
+    def _act(self, frame: ClientFrame) -> None:
+        if isinstance(frame, frames.Send):
+            self._send(frame)
+        elif isinstance(frame, frames.Join | frames.Leave):
+            check_name(frame.group)
+            command = ChangeMembership(self._number(), frame.group, isinstance(frame, frames.Join))
+            self._admit(_Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
+        elif isinstance(frame, frames.Ack):
+            self._acknowledge(frame)
+
+    def _send(self, frame: frames.Send) -> None:
+        kind, _ = parse_stream(frame.to)
+        body = frames.one_line(bytes(frame.body))
+        if len(body) > self._limits.body_bytes:
+            raise WaypostError("body_too_large", f"{len(body)} bytes; the limit is {self._limits.body_bytes}")
+        if kind == ALL and not self._may_broadcast:
+            raise WaypostError("not_allowed", "sending to all needs the claim `broadcast`")
+        command = Publish(self._number(), frame.to, body, frame.key)
+        # One finds a direct message in the own inbox; the numbers of another person's are shown to nobody.
+        seen_in = user_stream(self.user) if kind == "user" else frame.to
+        self._admit(_Pending(frame.ref, command, len(body), seen_in))
+
+    def _acknowledge(self, frame: frames.Ack) -> None:
+        offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
+        for stream, offset in offsets.items():
+            parse_stream(stream)
+            passed, stored = self._passed(stream), self.streams.get(stream)
+            reachable = [limit for limit in (passed, stored) if limit is not None]
+            if not any(had(offset, limit) for limit in reachable):
+                raise WaypostError("ack_beyond", f"{stream} {offset} has not been delivered on this connection")
+        forward = {stream: offset for stream, offset in offsets.items() if offset > self.streams[stream]}
+        self.streams.update(forward)
+        if forward or frame.ref is not None:
+            self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
+
+    # -- the order of what one connection sends --------------------------------------------------------------------------
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _admit(self, pending: _Pending) -> None:
+        self._pending[pending.command.number] = pending
+        self._bytes += pending.size
+        self._waiting.append(pending.command.number)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Hands out what may go now, in order."""
+        while self._waiting and not self._changing:
+            command = self._pending[self._waiting[0]].command
+            if isinstance(command, ChangeMembership):
+                if self._unstored:
+                    return
+                self._changing = command.number
+            else:
+                self._unstored += 1
+            self._waiting.popleft()
+            self._commands.append(command)
+
+    def _settle(self, number: int) -> _Pending | None:
+        """The call for `number` has been answered: what was held back by it may go."""
+        pending = self._pending.get(number)
+        if pending is None or pending.answer is not None:
+            return None
+        if isinstance(pending.command, ChangeMembership):
+            self._changing = 0
+        else:
+            self._unstored -= 1
+        return pending
+
+    def _forget(self, number: int) -> None:
+        pending = self._pending.pop(number)
+        self._bytes -= pending.size
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether so much is unanswered that the socket should not be read."""
+        unanswered = len(self._pending) + len(self._early)
+        return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
+
+    # -- in: what became of commands -------------------------------------------------------------------------------------
+
+    def opened(self, node: str, epoch: str, ping: float, streams: Mapping[str, Started]) -> None:
+        """The store opened the session: `welcome`, and whatever the client sent since `hello`."""
+        self.life = Life.OPEN
+        self.streams = {stream: started.stored for stream, started in streams.items()}
+        self._catching_up = set(streams)
+        listed = [
+            (
+                stream,
+                frames.StreamState(
+                    str(started.start), str(started.head), str(started.floor), max(0, started.head.n - started.start.n)
+                ),
+            )
+            for stream, started in streams.items()
+        ]
+        most = self._limits.welcome_streams
+        parts = [dict(listed[at : at + most]) for at in range(0, len(listed), most)] or [{}]
+        limits: dict[str, int] = msgspec.structs.asdict(self._limits)
+        self._frames.append(
+            frames.Welcome(self.user, self.device, node, epoch, ping, limits, parts[0], more=len(parts) > 1)
+        )
+        self._frames += [frames.Streams(part, more=part is not parts[-1]) for part in parts[1:]]
+        early, self._early = self._early, []
+        self.receive(early)
+
+    def not_opened(self, problem: WaypostError) -> None:
+        """The session could not be opened: the client is told, and comes back later when that may help."""
+        close = ERRORS[problem.code].close
+        self._frames.append(frames.error_frame(problem))
+        self._close(close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.detail)
+
+    def mid_of(self, number: int, made: str) -> str:
+        """The message id of a send: its key where one was given, else `made`. Remembered for `sent`."""
+        pending = self._pending[number]
+        assert isinstance(pending.command, Publish)
+        pending.mid = pending.command.key or made
+        return pending.mid
+
+    def answered(self, number: int, stored: Stored) -> None:
+        """The call stored a message. On a live stream the reader says `sent`, in its place among the pushes."""
+        pending = self._settle(number)
+        if pending is not None:  # else the reader was faster
+            self._answer(pending, self._sent(pending, stored), wait=stored.is_coming)
+        self._advance()
+
+    def failed(self, number: int, problem: WaypostError) -> None:
+        """The call refused or failed. When the store was out of reach, what waited behind it fails too."""
+        pending = self._settle(number)
+        if pending is None:
+            return
+        self._forget(number)
+        if problem.code == "no_group" and not self._tells_absence:
+            problem = WaypostError("not_member")
+        if problem.code == "uncertain":  # joining and leaving are harmless twice; a send is when it has a key
+            is_harmless = isinstance(pending.command, ChangeMembership) or pending.command.key is not None
+            problem = WaypostError("uncertain", retry=is_harmless)
+        self._frames.append(frames.error_frame(problem, pending.ref))
+        if problem.code in CALL_FAILURES:
+            waiting, self._waiting = self._waiting, deque()
+            for later in waiting:
+                unavailable = WaypostError("unavailable", "what was sent before it failed")
+                self._frames.append(frames.error_frame(unavailable, self._pending[later].ref))
+                self._forget(later)
+        self._advance()
+
+    def joined(self, number: int, group: str, entry: EntryId) -> None:
+        """The user is a member of `group` since `entry`."""
+        pending = self._settle(number)
+        if pending is not None:
+            self._forget(number)
+            self._frames.append(frames.Joined(pending.stream, str(entry), self.user, group, pending.ref))
+        self._advance()
+
+    def left(self, number: int, entry: EntryId, *, is_coming: bool) -> None:
+        """The user is no longer a member, up to `entry`; `is_coming`: the own `left` entry comes through the mailbox."""
+        pending = self._settle(number)
+        if pending is not None:
+            self._answer(pending, self._left(pending, entry), wait=is_coming)
+        self._advance()
+
+    def committed(self, ref: Ref) -> None:
+        """The offsets of an `ack` are stored."""
+        self._frames.append(frames.Acked(ref))
+
+    def not_committed(self, ref: Ref, problem: WaypostError) -> None:
+        """The offsets of an `ack` could not be stored yet (the node goes on trying)."""
+        self._frames.append(frames.error_frame(problem, ref))
+
+    # -- in: what happens on the streams -----------------------------------------------------------------------------------
+
+    def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
+        """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
+
+        Returns whether it was turned into the answer; if not (it was answered before), it is pushed like any entry.
+        """
+        pending = self._pending.get(number)
+        if pending is None or stream != pending.stream:
+            return False
+        if isinstance(pending.command, Publish):
+            answer: frames.Sent | frames.Left = self._sent(
+                pending, Stored(stream, entry, is_duplicate=False, durability=durability, is_coming=False)
+            )
+        elif not pending.command.is_join:
+            answer = self._left(pending, entry)
+        else:
+            return False
+        self._settle(number)
+        self._answer(pending, pending.answer or answer, wait=False)
+        self._advance()
+        return True
+
+    def follow(self, stream: str, offset: EntryId) -> None:
+        """The connection begins to follow a stream after `welcome`."""
+        self.streams[stream] = max(offset, self.streams.get(stream, offset))
+        if self._was_live:
+            self._fallen.discard(stream)
+
+    def unfollow(self, stream: str) -> None:
+        """The connection no longer follows a stream."""
+        self.fell_behind(stream)
+        self.streams.pop(stream, None)
+        self._fallen.discard(stream)
+        self.caught_up(stream)
+
+    def restarted(self, stream: str, offset: EntryId) -> None:
+        """The offset belonged to another history (a gap of cause `epoch` was announced): count from `offset` now."""
+        if stream in self.streams:
+            self.streams[stream] = offset
+
+    def fell_behind(self, stream: str) -> None:
+        """Entries of the stream are no longer pushed: sends that waited for the reader are answered now."""
+        (self._fallen if self._was_live else self._catching_up).add(stream)
+        for pending in [p for p in self._pending.values() if p.stream == stream]:
+            if pending.answer is not None:
+                self._answer(pending, pending.answer, wait=False)
+
+    def caught_up(self, stream: str) -> None:
+        """Everything of the stream up to now has passed this connection."""
+        if stream in self._fallen:
+            self._fallen.discard(stream)
+            self._frames.append(frames.Live(stream))
+        if not self._was_live:
+            self._catching_up.discard(stream)
+            if not self._catching_up and self.life is Life.OPEN:
+                self._was_live = True
+                self._frames.append(frames.Live())
+
+    def end(self, code: str) -> None:
+        """Ends the connection with an error of the table that has a close code."""
+        self._refuse(WaypostError(code), None)
+
+    # -- out ---------------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> tuple[list[ServerFrame], list[Command]]:
+        """What is to be written, and then done, since the last call."""
+        written, commands = self._frames, self._commands
+        self._frames, self._commands = [], []
+        return written, commands
+
+    def _answer(self, pending: _Pending, answer: frames.Sent | frames.Left, *, wait: bool) -> None:
+        """Answers now, or (`wait`, on a live stream) when the reader gets to the entry."""
+        if wait and self._is_live(pending.stream):
+            pending.answer = answer
+        else:
+            self._forget(pending.command.number)
+            self._frames.append(answer)
+
+    def _sent(self, pending: _Pending, stored: Stored) -> frames.Sent:
+        return frames.Sent(
+            stored.stream, str(stored.id), pending.mid, stored.is_duplicate, stored.durability, ref=pending.ref
+        )
+
+    def _left(self, pending: _Pending, entry: EntryId) -> frames.Left:
+        assert isinstance(pending.command, ChangeMembership)
+        return frames.Left(pending.stream, str(entry), self.user, pending.command.group, pending.ref)
+
+    def _refuse(self, problem: WaypostError, ref: Ref) -> None:
+        self._frames.append(frames.error_frame(problem, ref))
+        close = ERRORS[problem.code].close
+        if close is not None:
+            self._close(close, problem.code)
+
+    def _close(self, code: int, reason: str) -> None:
+        self.life = Life.CLOSED
+        self._commands.append(Close(code, reason))

@@ -1,0 +1,166 @@
+"""Which streams this node's mailbox is on the register of: attach, linger, detach, and the slow audit.
+
+One task makes all these calls, one after the other, so the attach and the detach of a stream can never cross. A detach that
+the store carries out late, after a newer attach, changes nothing: each registration carries a rising token.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from service.config import Settings
+from service.core.names import EntryId
+from service.errors import WaypostError
+from service.node.connection import Connection
+from service.store import MailboxGone, Registration, Store
+
+if TYPE_CHECKING:
+    from service.core.delivery import Delivery
+    from service.node.node import Node
+
+STREAMS_PER_CALL = 500  # bounds one call of the function to a few milliseconds of Redis
+
+
+def _chunks(streams: list[str]) -> list[list[str]]:
+    return [streams[at : at + STREAMS_PER_CALL] for at in range(0, len(streams), STREAMS_PER_CALL)]
+
+
+class Attachments:
+    """The registrations of a node's mailbox."""
+
+    def __init__(
+        self, node: "Node", store: Store, delivery: "Delivery[Connection]", settings: Settings, start_token: int
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._delivery = delivery
+        self._linger_s = settings.detach_linger_s
+        self._audit_s = settings.audit_s
+        self._mailbox = ""
+        # Tokens rise over the life of the mailbox; they only ever compare within it.
+        self._tokens = itertools.count(start_token)
+        self._registered: dict[str, int] = {}
+        self._wanted: dict[str, None] = {}
+        self._idle: dict[str, float] = {}  # streams without connections → when to detach
+        self._stray: dict[str, None] = {}  # registered, it seems, but not wanted
+        self._to_audit: list[str] = []
+        self._unverified: dict[str, tuple[int, EntryId]] = {}  # stream → the beat to wait for, the head to have by then
+        self._wake = asyncio.Event()
+        self._calls = asyncio.Lock()
+
+    def want(self, stream: str) -> None:
+        """A connection follows the stream: be attached to it."""
+        self._idle.pop(stream, None)
+        if stream not in self._registered:
+            self._wanted[stream] = None
+            self._wake.set()
+
+    def release(self, stream: str) -> None:
+        """Nobody here follows the stream any more: detach after a while, for people come back within seconds."""
+        self._idle[stream] = time.monotonic() + self._linger_s
+
+    def stray(self, stream: str) -> None:
+        """An entry came for a stream that nobody here wants (an attach that was carried out late): detach."""
+        self._stray[stream] = None
+        self._wake.set()
+
+    async def attach_all(self, mailbox: str) -> bool:
+        """A new mailbox: attach every stream to it. Returns whether a stream's head was below its position.
+
+        Connections on streams whose head is not the node's position are behind afterwards; the others missed nothing.
+        Raises what `Store.attach` raises.
+        """
+        async with self._calls:
+            self._mailbox = mailbox
+            self._registered.clear()
+            self._wanted.clear()
+            self._stray.clear()
+            self._unverified.clear()
+            was_rolled_back = False
+            for streams in _chunks(list(self._delivery.tracks)):
+                positions = {stream: self._delivery.tracks[stream].position for stream in streams}
+                heads = await self._attach(streams)
+                for stream, head in heads.items():
+                    position = positions[stream]
+                    was_rolled_back = was_rolled_back or (position is not None and head < position)
+                    self._node.attached(stream, head)
+            return was_rolled_back
+
+    def verify(self, beat: int) -> None:
+        """The reader saw this beat: what audits found before it was sent must have come through the mailbox by now."""
+        for stream, (due, head) in list(self._unverified.items()):
+            if beat >= due:
+                del self._unverified[stream]
+                track = self._delivery.tracks.get(stream)
+                if track is not None:
+                    self._node.read_on(track.verify(head))
+
+    async def run(self) -> None:
+        """Attaches, detaches and audits for as long as the node lives."""
+        audit_at = time.monotonic() + self._audit_s
+        while True:
+            try:
+                async with asyncio.timeout(min(1.0, self._linger_s)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._node.reader.wait_until_sound()
+            if time.monotonic() >= audit_at:
+                # A full pass takes at most the period: half a pass' streams are done by half of it.
+                self._to_audit = list(self._registered)
+                audit_at = time.monotonic() + self._audit_s
+            try:
+                await self._work()
+            except MailboxGone:
+                self._node.reader.doubt("its mailbox is gone")
+            except WaypostError as problem:
+                self._node.out_of_reach(problem)
+                self._node.reader.doubt("an attach or detach was not answered")
+
+    async def _work(self) -> None:
+        while self._wanted:
+            async with self._calls:
+                streams = list(itertools.islice(self._wanted, STREAMS_PER_CALL))
+                heads = await self._attach(streams)
+                for stream in streams:
+                    self._wanted.pop(stream, None)
+                for stream, head in heads.items():
+                    self._node.attached(stream, head)
+        await self._detach()
+        await self._audit()
+
+    async def _attach(self, streams: Iterable[str]) -> dict[str, EntryId]:
+        wants = [Registration(stream, next(self._tokens)) for stream in streams]
+        attached = await self._store.attach(self._mailbox, wants)
+        self._registered.update({want.stream: want.token for want in wants})
+        return {stream: state.head for stream, state in attached.items()}
+
+    async def _detach(self) -> None:
+        async with self._calls:
+            now = time.monotonic()
+            due = [stream for stream, at in self._idle.items() if at <= now]
+            gone = [stream for stream in due if not self._delivery.tracks.get(stream)]
+            for stream in due:
+                del self._idle[stream]
+            for stream in gone:
+                self._delivery.forget(stream)
+                self._registered.pop(stream, None)
+            gone += [stream for stream in self._stray if stream not in self._delivery.tracks]
+            self._stray.clear()
+            for streams in _chunks(gone):
+                token = next(self._tokens)
+                await self._store.detach(self._mailbox, [Registration(stream, token) for stream in streams])
+
+    async def _audit(self) -> None:
+        """Registers again a part of the streams, which repairs a registration that was lost, and compares heads."""
+        part = max(1, int(len(self._registered) / max(1.0, self._audit_s / 2)))
+        async with self._calls:
+            streams = [stream for stream in self._to_audit[:part] if stream in self._registered]
+            del self._to_audit[:part]
+            if streams:
+                heads = await self._attach(streams[:STREAMS_PER_CALL])
+                due = self._node.reader.next_beat
+                self._unverified.update({stream: (due, head) for stream, head in heads.items()})

@@ -1,0 +1,76 @@
+"""Acknowledged offsets on their way into the store: collected for a moment, stored in one call, kept until stored.
+
+Storing an offset twice, or late, is harmless: it only ever moves forward.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.core import commands
+from service.core.frames import Ref
+from service.core.names import EntryId
+from service.errors import WaypostError
+from service.node.connection import Connection
+from service.store import Commit, Store
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+DEVICES_PER_CALL = 500  # bounds one call of the function to a few milliseconds of Redis
+
+
+class Commits:
+    """Offsets of a node's devices that are not stored yet."""
+
+    def __init__(self, node: "Node", store: Store, interval_s: float) -> None:
+        self._node = node
+        self._store = store
+        self._interval_s = interval_s
+        self._offsets: dict[tuple[str, str], dict[str, EntryId]] = {}
+        self._waiting: list[tuple[Connection, Ref]] = []
+        self._now = asyncio.Event()
+
+    def put(self, connection: Connection, command: commands.Commit) -> None:
+        """Takes offsets to be stored within the interval, or at once when the client waits for an answer."""
+        offsets = self._offsets.setdefault((connection.user, connection.session.device), {})
+        offsets.update(command.offsets)
+        if command.wants_answer:
+            self._waiting.append((connection, command.ref))
+            self._now.set()
+
+    def hurry(self) -> None:
+        """Stores what there is at once: a device has gone, and may come back on another node."""
+        if self._offsets:
+            self._now.set()
+
+    async def run(self) -> None:
+        """Stores for as long as the node lives."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._now.wait()
+            except TimeoutError:
+                pass
+            self._now.clear()
+            await self.store()
+
+    async def store(self) -> None:
+        """Stores everything there is now. What could not be stored is kept for the next time."""
+        offsets, self._offsets = self._offsets, {}
+        waiting, self._waiting = self._waiting, []
+        commits = [Commit(user, device, moved) for (user, device), moved in offsets.items() if moved]
+        problem: WaypostError | None = None
+        try:
+            for at in range(0, len(commits), DEVICES_PER_CALL):
+                await self._store.commit(commits[at : at + DEVICES_PER_CALL])
+        except WaypostError as error:
+            self._node.out_of_reach(error)
+            problem = error
+            for device, moved in offsets.items():
+                self._offsets[device] = {**moved, **self._offsets.get(device, {})}
+        for connection, ref in waiting:
+            if problem is None:
+                connection.session.committed(ref)
+            else:
+                connection.session.not_committed(ref, problem)
+            connection.flush()

@@ -1,0 +1,258 @@
+"""One client's connection as the node holds it: session and socket joined, what is pushed, and catching up.
+
+The transport makes a `Connection`, feeds it what arrives (`receive`), and tells it how the socket is (`paused`, `drained`,
+`closed`). Memory per connection is bounded by construction: a socket that does not drain puts all its streams behind, and
+while a stream is behind nothing is queued for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from service.core import frames
+from service.core.delivery import Cursor, Place
+from service.core.entries import Arrival, Entry
+from service.core.frames import ClientFrame, Malformed, ServerFrame
+from service.core.names import EntryId
+from service.core.paging import Gap
+from service.core.session import Session
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+EncodeEntry = Callable[[str, Entry], bytes]
+
+
+class Socket(Protocol):
+    """What a connection needs of its transport. Nothing here waits."""
+
+    def write(self, data: bytes) -> None:
+        """Queues bytes that are ready for the wire."""
+
+    def pause_reading(self) -> None:
+        """Stops reading from the client."""
+
+    def resume_reading(self) -> None:
+        """Reads again."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Says goodbye with a close code, after what has been written."""
+
+
+class Codec(Protocol):
+    """A protocol's spelling: frames and entries as bytes ready for the socket, b"" for what it does not tell."""
+
+    def frame(self, frame: ServerFrame) -> bytes:
+        """A frame of the session."""
+
+    def gap(self, stream: str, gap: Gap) -> bytes:
+        """An announced gap."""
+
+    @property
+    def entry(self) -> EncodeEntry:
+        """An entry of a stream: the same bytes for every connection whose codec gives this same function."""
+
+
+class Item:
+    """An arrival on its way to many connections: each spelling is made once."""
+
+    __slots__ = ("_ready", "arrival")
+
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival = arrival
+        self._ready: dict[EncodeEntry, bytes] = {}
+
+    def ready(self, encode: EncodeEntry) -> bytes:
+        """The entry as `encode` spells it."""
+        data = self._ready.get(encode)
+        if data is None:
+            data = self._ready[encode] = encode(self.arrival.stream, self.arrival.entry)
+        return data
+
+
+class Connection:
+    """One client. `number` is unique within the node's life and names the connection in the origin of its sends."""
+
+    __slots__ = (
+        "__weakref__",
+        "_behind",
+        "_catching_up",
+        "_node",
+        "codec",
+        "cursors",
+        "encode_entry",
+        "is_closed",
+        "is_paused",
+        "is_reading",
+        "number",
+        "session",
+        "socket",
+        "user",
+        "wants",
+        "write",
+    )
+
+    def __init__(
+        self, node: "Node", number: int, session: Session, socket: Socket, codec: Codec, wants: Callable[[str], bool]
+    ) -> None:
+        self._node = node
+        self.number = number
+        self.session = session
+        self.socket = socket
+        self.codec = codec
+        self.wants = wants  # which of the user's streams this connection follows
+        self.user = session.user
+        self.write = socket.write
+        self.encode_entry = codec.entry
+        self.cursors: dict[str, Cursor[Connection]] = {}
+        self.is_paused = False
+        self.is_closed = False
+        self.is_reading = True
+        self._behind: deque[str] = deque()
+        self._catching_up: asyncio.Task[None] | None = None
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def receive(self, received: list[ClientFrame | Malformed]) -> None:
+        """Takes frames that the client sent."""
+        self.session.receive(received)
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what the session has to say, and has the node do what it asks for."""
+        if self.is_closed:
+            return
+        while True:
+            written, commands = self.session.flush()
+            if not written and not commands:
+                break
+            if written:
+                self.write(b"".join([self.codec.frame(frame) for frame in written]))
+            for command in commands:
+                self._node.carry_out(self, command)
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        """A client with too much unanswered is not read: its sends wait in its own buffers."""
+        congested = self.session.is_congested
+        if congested == self.is_reading:
+            self.is_reading = not congested
+            if congested:
+                self.socket.pause_reading()
+            else:
+                self.socket.resume_reading()
+
+    def paused(self) -> None:
+        """The socket's buffer is full: nothing more is pushed until it has drained."""
+        self.is_paused = True
+        self._node.stalled(self)
+
+    def drained(self) -> None:
+        """The socket takes more: go on reading pages."""
+        self.is_paused = False
+        self.catch_up()
+
+    def closed(self) -> None:
+        """The socket is gone. May be called twice."""
+        if not self.is_closed:
+            self.is_closed = True
+            if self._catching_up is not None:
+                self._catching_up.cancel()
+            self._node.disconnected(self)
+
+    # -- out: live -----------------------------------------------------------------------------------------------------
+
+    def push(self, item: Item) -> None:
+        """An entry of a stream that this connection is live on."""
+        self.write(item.ready(self.encode_entry))
+
+    def push_own(self, item: Item) -> None:
+        """An entry that this connection itself caused: the answer to its send, in its place among the pushes."""
+        arrival = item.arrival
+        assert arrival.origin is not None
+        if self.session.own_entry(arrival.origin[1], arrival.stream, arrival.entry.id, self._node.store.durability):
+            self.flush()
+        else:
+            self.push(item)
+
+    # -- out: behind ---------------------------------------------------------------------------------------------------
+
+    def read_on(self, stream: str) -> None:
+        """A stream is behind: its pages are to be read."""
+        if stream not in self._behind:
+            self._behind.append(stream)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Begins to read pages, unless it does already, or has nothing to read, or nowhere to write it."""
+        if self._behind and self._catching_up is None and not self.is_paused and not self.is_closed:
+            self._catching_up = self._node.spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """One page at a time, the streams in turn, until nothing is behind or the socket is full."""
+        try:
+            while self._behind and not self.is_paused and not self.is_closed:
+                await self._node.may_read()
+                cursor = self.cursors.get(self._behind.popleft())
+                if cursor is not None and cursor.place is Place.BEHIND:
+                    await self._node.pages.feed(self, cursor)
+        finally:
+            self._catching_up = None
+        self.catch_up()
+
+    def deliver(self, stream: str, items: tuple[Entry | Gap, ...]) -> None:
+        """Writes what a page brought, in order."""
+        encode, gap = self.codec.entry, self.codec.gap
+        data = b"".join([gap(stream, item) if isinstance(item, Gap) else encode(stream, item) for item in items])
+        if data and not self.is_closed:
+            self.write(data)
+
+    def follow(self, cursor: Cursor["Connection"], offset: EntryId) -> None:
+        """The connection follows a stream from now on; `offset` is what the device has of it."""
+        self.cursors[cursor.stream] = cursor
+        self.session.follow(cursor.stream, offset)
+
+    def passed(self, stream: str) -> EntryId | None:
+        """Up to where a stream has passed this connection, None when it does not follow it."""
+        cursor = self.cursors.get(stream)
+        return None if cursor is None else self._node.delivery.tracks[stream].passed(cursor)
+
+    def is_live(self, stream: str) -> bool:
+        """Whether new entries of the stream are pushed to this connection."""
+        cursor = self.cursors.get(stream)
+        return cursor is not None and cursor.place is Place.LIVE
+
+    def end(self, code: str) -> None:
+        """Ends the connection with an error that has a close code."""
+        self.session.end(code)
+        self.flush()
+
+
+class DeafConnection(Connection):
+    """A connection of the old protocol, in which nobody hears what they said themselves."""
+
+    __slots__ = ()
+
+    def push(self, item: Item) -> None:
+        """An entry of a stream that this connection is live on."""
+        if item.arrival.entry.sender != self.user and (data := item.ready(self.encode_entry)):
+            self.write(data)
+
+    def deliver(self, stream: str, items: tuple[Entry | Gap, ...]) -> None:
+        """Writes what a page brought, in order."""
+        super().deliver(stream, tuple(i for i in items if isinstance(i, Gap) or i.sender != self.user))
+
+
+def gap_frame(stream: str, gap: Gap) -> frames.Gap:
+    """How a gap is told on the wire."""
+    causes = tuple(frames.cause_of(cause) for cause in gap.causes)
+    return frames.Gap(
+        stream,
+        str(gap.after),
+        str(gap.to),
+        gap.missed,
+        causes[-1],
+        next=None if gap.next is None else str(gap.next),
+        causes=causes if len(causes) > 1 else (),
+    )

@@ -1,0 +1,88 @@
+"""The fence: is this the store whose history we know? If not, tell it what we know before anybody writes.
+
+Every function refuses to work on a server that its epoch key does not name (a restart, a promoted replica, another server).
+The node then `reconcile`s: it names the ids it has dispatched and answered, and the store raises heads that are lower and
+notes the stretch as lost, so that no number is given out twice. Whoever finds the store out of reach trips the fence; it
+opens when the store answers and is whole. Nothing here loads functions or repairs a store that was reset.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.errors import Reset, WaypostError
+from service.store import Store, StoreRefused
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+RETRY_S = 0.1
+RETRY_S_MAX = 1.0
+
+
+class Fence:
+    """Whether the store may be used, as far as this node knows."""
+
+    def __init__(self, node: "Node", store: Store) -> None:
+        self._node = node
+        self._store = store
+        self._open = asyncio.Event()
+        self._tripped = asyncio.Event()
+        self._tripped.set()
+        self._was_rolled_back = False
+        self.reason = "the store has not been reached yet"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store was found whole, and nothing was heard to the contrary since."""
+        return self._open.is_set()
+
+    async def wait_until_open(self) -> None:
+        """Returns once the store is whole."""
+        await self._open.wait()
+
+    def trip(self, why: str, *, was_rolled_back: bool = False) -> None:
+        """The store may not be what it was: look, and reconcile if need be.
+
+        `was_rolled_back`: a head was seen below its position, so the ids are told although the server is the same.
+        """
+        self.reason = why
+        self._was_rolled_back = self._was_rolled_back or was_rolled_back
+        self._open.clear()
+        self._tripped.set()
+
+    async def run(self) -> None:
+        """Watches for as long as the node lives."""
+        while True:
+            await self._tripped.wait()
+            self._tripped.clear()
+            pause = RETRY_S
+            while not await self._try_to_open():
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_S_MAX)
+            if not self._tripped.is_set():
+                self._open.set()
+
+    async def _try_to_open(self) -> bool:
+        node, store = self._node, self._store
+        believed = store.epoch
+        try:
+            await store.check_server()
+            state = await store.fence_state()
+            if believed and state.epoch != believed:
+                node.history_changed()
+            if state.is_open and not self._was_rolled_back:
+                return True
+            node.log.warning("another server answers, or one with less: reconciling")
+            live = await store.nodes()
+            heads = node.known_ids()
+            if not await store.reconcile(node.name, sorted({node.name, *live}), heads):
+                return False
+            self._was_rolled_back = False
+            return True
+        except Reset as problem:
+            self.reason = f"the store was reset: {problem.detail}; run `waypost migrate up`"
+        except StoreRefused as problem:
+            self.reason = str(problem)
+        except WaypostError as problem:
+            self.reason = problem.detail
+        return False

@@ -1,0 +1,47 @@
+"""That this node lives: its line in the list of nodes, renewed with every beat, gone when it leaves."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.config import Settings
+from service.errors import WaypostError
+from service.store import Store
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+
+class Presence:
+    """The node's line in `wp:nodes`, and how many others there are."""
+
+    def __init__(self, node: "Node", store: Store, settings: Settings) -> None:
+        self._node = node
+        self._store = store
+        self._period_s = settings.beat_s
+
+    async def run(self) -> None:
+        """Renews the line for as long as the node lives."""
+        while True:
+            await self._node.fence.wait_until_open()
+            try:
+                live = await self._store.heartbeat(self._node.name, self._facts())
+                self._node.nodes_alive = max(1, len(live))
+            except WaypostError as problem:
+                self._node.out_of_reach(problem)
+            await asyncio.sleep(self._period_s)
+
+    async def leave(self) -> None:
+        """Takes the line away."""
+        try:
+            await self._store.forget_node(self._node.name)
+        except WaypostError:
+            pass  # it runs out by itself
+
+    def _facts(self) -> dict[str, str]:
+        node = self._node
+        return {
+            "connections": str(len(node.connections)),
+            "streams": str(len(node.delivery.tracks)),
+            "behind": str(sum(len(track.behind) for track in node.delivery.tracks.values())),
+            "mailbox": node.reader.mailbox,
+        }

@@ -1,0 +1,394 @@
+"""The node: its connections, what their sessions ask for, and what the mailbox brings for them.
+
+The way of a message through here: `carry_out` (a session's `Publish`) → `sends` → the store … mailbox → `reader` →
+`dispatch` → `Connection.push`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from service.config import Settings
+from service.core import commands
+from service.core.commands import Command, Started
+from service.core.delivery import Cursor, Delivery, Step
+from service.core.entries import Arrival, Removal
+from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
+from service.core.paging import Gap, start_of_membership
+from service.core.session import Session
+from service.errors import Fenced, Reset, Uncertain, Unavailable, WaypostError
+from service.node.attach import Attachments
+from service.node.commits import Commits
+from service.node.connection import Codec, Connection, DeafConnection, Item, Socket
+from service.node.fence import Fence
+from service.node.lease import Presence
+from service.node.pages import Pages
+from service.node.reader import Reader
+from service.node.sends import Sends
+from service.store import Store
+
+
+class Node:
+    """One server process: `run` it, `connect` sockets to it, and ask `not_ready` how it is."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.name = settings.node
+        self.store = store
+        self.settings = settings
+        self.log = logging.getLogger("waypost.node")
+        self.delivery: Delivery[Connection] = Delivery()
+        self.connections: dict[int, Connection] = {}
+        self.nodes_alive = 1
+        self.is_draining = False
+        self.fence = Fence(self, store)
+        self.reader = Reader(self, store, settings)
+        # A node that starts again under its name must not begin with tokens lower than those of its late calls.
+        self.attachments = Attachments(self, store, self.delivery, settings, start_token=time.time_ns() // 1000)
+        self.sends = Sends(self, store, settings)
+        self.pages = Pages(self, store, settings.limits)
+        self.commits = Commits(self, store, settings.commit_s)
+        self.presence = Presence(self, store, settings)
+        self._users: dict[str, set[Connection]] = {}
+        self._numbers = 0
+        self._stalled: list[Connection] = []
+        self._is_dispatching = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session_limits = commands.Limits(
+            body_bytes=settings.limits.body_bytes,
+            frame_bytes=settings.limits.frame_bytes,
+            streams_per_user=settings.limits.streams_per_user,
+            unanswered_sends=settings.limits.unanswered_sends,
+            unanswered_bytes=settings.limits.unanswered_bytes,
+            welcome_streams=settings.limits.welcome_streams,
+        )
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Everything that goes on in the background, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task in (self.fence, self.reader, self.attachments, self.sends, self.commits, self.presence):
+                    group.create_task(task.run(), name=type(task).__name__)
+        finally:
+            for spawned in list(self._tasks):
+                spawned.cancel()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that the node keeps hold of; what it raises is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("a task failed", exc_info=error)
+
+    async def drain(self) -> None:
+        """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
+        self.is_draining = True
+        await self.sends.finish()
+        for connection in list(self.connections.values()):
+            connection.end("draining")
+        await self.commits.store()
+        await self.presence.leave()
+
+    def not_ready(self) -> list[str]:
+        """Why this node should get no new connections; empty when it is ready."""
+        reasons = []
+        if not self.fence.is_open:
+            reasons.append(f"store: {self.fence.reason}")
+        elif not self.reader.is_sound:
+            reasons.append("reader: no mailbox")
+        elif (silent := time.monotonic() - self.reader.last_seen) > self.settings.not_ready_s:
+            reasons.append(f"reader: no beat for {silent:.1f} s")
+        if self.is_draining:
+            reasons.append("draining")
+        return reasons
+
+    async def may_read(self) -> None:
+        """Returns once the store is whole."""
+        await self.fence.wait_until_open()
+
+    def out_of_reach(self, problem: WaypostError) -> None:
+        """A call failed. When that may mean another store or none, nobody goes on before it has been looked at."""
+        if isinstance(problem, Fenced | Reset | Unavailable | Uncertain):
+            self.fence.trip(problem.detail)
+
+    def history_changed(self) -> None:
+        """The store has another epoch: what this node knows of streams is void. Clients come back with their offsets."""
+        self.log.warning("the store has a new epoch; all connections reconnect")
+        for connection in list(self.connections.values()):
+            connection.session.not_opened(Unavailable("the store has a new epoch"))
+            connection.flush()
+            connection.closed()
+        self.delivery.tracks.clear()
+        self.sends.forget_answered()
+
+    def known_ids(self) -> dict[str, EntryId]:
+        """Per stream the highest id that this node knows to be given out: dispatched, or answered lately."""
+        known = self.delivery.positions()
+        for stream, entry in self.sends.answered().items():
+            known[stream] = max(entry, known.get(stream, entry))
+        return known
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        socket: Socket,
+        codec: Codec,
+        *,
+        user: str,
+        may_broadcast: bool,
+        wants: Callable[[str], bool] = lambda _stream: True,
+        hears_itself: bool = True,
+    ) -> Connection:
+        """A client has connected and is `user`. Its first frame is still to come.
+
+        `wants` says which of the user's streams it follows. Without `hears_itself` it is the old protocol: no entry of
+        its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`, `draining`.
+        """
+        if self.is_draining:
+            raise WaypostError("draining")
+        if len(self.connections) >= self.settings.limits.connections:
+            raise WaypostError("too_many_connections", "this node has as many connections as it may")
+        self._numbers += 1
+
+        def passed(stream: str) -> EntryId | None:
+            return connection.passed(stream)
+
+        def is_live(stream: str) -> bool:
+            return connection.is_live(stream)
+
+        session = Session(
+            user=user,
+            may_broadcast=may_broadcast,
+            limits=self._session_limits,
+            passed=passed,
+            is_live=is_live,
+            tells_absence=not hears_itself,
+        )
+        kind = Connection if hears_itself else DeafConnection
+        connection = kind(self, self._numbers, session, socket, codec, wants)
+        self.connections[connection.number] = connection
+        self._users.setdefault(user, set()).add(connection)
+        return connection
+
+    def disconnected(self, connection: Connection) -> None:
+        """The socket is gone."""
+        self.connections.pop(connection.number, None)
+        others = self._users.get(connection.user)
+        if others is not None:
+            others.discard(connection)
+            if not others:
+                del self._users[connection.user]
+        for stream in list(connection.cursors):
+            self._drop(connection, stream)
+        self.commits.hurry()
+
+    # -- what sessions ask for -----------------------------------------------------------------------------------------
+
+    def carry_out(self, connection: Connection, command: Command) -> None:
+        """Does what a session asks for. Nothing here waits: what takes time answers the session later."""
+        if isinstance(command, commands.Publish):
+            self.sends.put(connection, command)
+        elif isinstance(command, commands.Commit):
+            self.commits.put(connection, command)
+        elif isinstance(command, commands.Open):
+            self.spawn(self._open(connection, command))
+        elif isinstance(command, commands.ChangeMembership):
+            self.spawn(self._change_membership(connection, command))
+        else:
+            connection.socket.close(command.code, command.reason)
+
+    async def _open(self, connection: Connection, command: commands.Open) -> None:
+        session, store = connection.session, self.store
+        try:
+            if not self.fence.is_open:
+                raise Unavailable(self.fence.reason)
+            is_foreign = command.epoch is not None and command.epoch != store.epoch
+            opened = await store.open_session(
+                connection.user, command.device, self.name, command.offsets, is_foreign=is_foreign
+            )
+        except WaypostError as problem:
+            self.out_of_reach(problem)
+            session.not_opened(Unavailable() if isinstance(problem, Uncertain) else problem)
+            connection.flush()
+            return
+        if connection.is_closed:
+            return
+        streams = {
+            state.stream: Started(state.offset, state.start, state.head, state.floor)
+            for state in opened
+            if connection.wants(state.stream)
+        }
+        session.opened(self.name, store.epoch, self.settings.ping_s, streams)
+        connection.flush()
+        for state in opened:
+            if state.foreign is not None and state.stream in streams:
+                cause = Removal(after=state.foreign, to=state.start, count=0, kind="epoch", at=0)
+                connection.deliver(state.stream, (Gap(state.foreign, state.start, None, (cause,)),))
+        for stream, started in streams.items():
+            self.follow(connection, stream, started.start, started.stored, head=started.head)
+
+    async def _change_membership(self, connection: Connection, command: commands.ChangeMembership) -> None:
+        session, mailbox = connection.session, self.reader.mailbox
+        change = self.store.join if command.is_join else self.store.leave
+        stream = group_stream(command.group)
+        try:
+            membership = await change(
+                connection.user, command.group, mailbox=mailbox, origin=(connection.number, command.number)
+            )
+        except WaypostError as problem:
+            self.out_of_reach(problem)
+            session.failed(command.number, problem)
+        else:
+            if command.is_join:
+                session.joined(command.number, command.group, membership.id)
+                connection.flush()
+                if stream not in connection.cursors and connection.wants(stream) and not connection.is_closed:
+                    self.follow(connection, stream, membership.id, membership.id)
+            else:
+                is_coming = membership.is_announced and bool(mailbox) and mailbox == self.reader.mailbox
+                session.left(command.number, membership.id, is_coming=is_coming)
+                if not is_coming:  # pages bring what was sent before, and end with the membership
+                    self._fall_behind(connection, stream)
+        connection.flush()
+
+    # -- following -----------------------------------------------------------------------------------------------------
+
+    def follow(
+        self, connection: Connection, stream: str, passed: EntryId, stored: EntryId, *, head: EntryId | None = None
+    ) -> None:
+        """The connection, which has everything up to `passed`, follows a stream from now on.
+
+        `stored` is the offset that the server has for the device; `head` the stream's, when it was read just now.
+        """
+        track = self.delivery.track(stream)
+        cursor = track.follow(connection, passed)
+        connection.follow(cursor, stored)
+        self.attachments.want(stream)
+        if head == passed and not connection.is_paused and track.page(cursor, passed, passed):
+            connection.session.caught_up(stream)
+            connection.flush()
+        else:
+            connection.read_on(stream)
+
+    def unfollow(self, connection: Connection, stream: str) -> None:
+        """The connection no longer follows a stream: the membership has ended."""
+        if self._drop(connection, stream):
+            connection.session.unfollow(stream)
+            connection.flush()
+
+    def _drop(self, connection: Connection, stream: str) -> bool:
+        if connection.cursors.pop(stream, None) is None:
+            return False
+        track = self.delivery.tracks.get(stream)
+        if track is not None:
+            track.unfollow(connection)
+            if not track:
+                self.attachments.release(stream)
+        return True
+
+    def attached(self, stream: str, head: EntryId) -> None:
+        """The mailbox is on the stream's register since its head was `head`."""
+        track = self.delivery.tracks.get(stream)
+        if track is None:
+            return
+        self.read_on(track.attached(head))
+        for cursor in list(track.behind.values()):
+            connection = cursor.link
+            if cursor.passed == head and not connection.is_paused and track.page(cursor, head, head):
+                connection.session.caught_up(stream)
+                connection.flush()
+            else:
+                connection.read_on(stream)
+
+    def read_on(self, fallen: list[Cursor[Connection]]) -> None:
+        """These cursors have just fallen behind: their connections read pages."""
+        for cursor in fallen:
+            cursor.link.session.fell_behind(cursor.stream)
+            cursor.link.flush()
+            cursor.link.read_on(cursor.stream)
+
+    def stalled(self, connection: Connection) -> None:
+        """A socket's buffer is full. In the middle of a dispatch the tracks must not change: afterwards, then."""
+        self._stalled.append(connection)
+        if not self._is_dispatching:
+            self._put_stalled_behind()
+
+    def _put_stalled_behind(self) -> None:
+        while self._stalled:
+            connection = self._stalled.pop()
+            for stream in list(connection.cursors):
+                self._fall_behind(connection, stream)
+
+    def _fall_behind(self, connection: Connection, stream: str) -> None:
+        track = self.delivery.tracks.get(stream)
+        if track is not None:
+            self.read_on(track.fall_behind(connection))
+
+    # -- what the mailbox brings ---------------------------------------------------------------------------------------
+
+    def dispatch(self, arrival: Arrival) -> None:
+        """An entry came out of the mailbox: to the connections that are live on its stream."""
+        stream, entry = arrival.stream, arrival.entry
+        track = self.delivery.tracks.get(stream)
+        if track is None:
+            self.attachments.stray(stream)
+            return
+        step = track.arrived(entry.id, is_whole=not arrival.by_reference)
+        if step is Step.PUSH:
+            item = Item(arrival)
+            origin = None if arrival.origin is None else self.connections.get(arrival.origin[0])
+            self._is_dispatching = True
+            for connection in track.live:
+                if connection is origin:
+                    connection.push_own(item)
+                else:
+                    connection.push(item)
+            self._is_dispatching = False
+            track.settle()
+            if self._stalled:
+                self._put_stalled_behind()
+        elif step is Step.HOLE:
+            self.read_on(track.skip_to(entry.id))
+        if entry.type in ("joined", "left"):
+            self._membership_changed(stream, arrival)
+
+    def _membership_changed(self, stream: str, arrival: Arrival) -> None:
+        """Somebody joined or left. In a group's own stream a `left` is the end; in an inbox it is a hint to ask."""
+        entry = arrival.entry
+        connections = self._users.get(entry.sender)
+        if not connections:
+            return
+        if group_of(stream) is not None:
+            if entry.type == "left":
+                for connection in list(connections):
+                    if connection.is_live(stream):
+                        self.unfollow(connection, stream)
+        elif stream == user_stream(entry.sender):
+            for connection in list(connections):
+                if (entry.type == "joined") != (entry.to in connection.cursors) and connection.wants(entry.to):
+                    self.spawn(self._ask_group(connection, entry.to))
+
+    async def _ask_group(self, connection: Connection, stream: str) -> None:
+        """Another device joined or left: ask the group, and follow or unfollow accordingly."""
+        try:
+            page = await self.store.page(stream, ZERO, [connection.user], max_entries=1, max_bytes=1)
+        except WaypostError as problem:
+            self.out_of_reach(problem)
+            return  # the next hint, or the next session, asks again
+        stretches = (page.stretches or {}).get(connection.user, ())
+        start = start_of_membership(stretches)
+        if connection.is_closed:
+            return
+        if start is None:
+            self._fall_behind(connection, stream)  # pages bring the rest, and end with the membership
+        elif stream not in connection.cursors:
+            self.follow(connection, stream, start, start)

@@ -1,0 +1,133 @@
+"""The mailbox reader: what the store has for this node's connections, in the order it was written.
+
+A mailbox is read by one task over one connection of its own. The same loop renews the mailbox' lease and puts a *beat* into
+it; seeing the beat again proves that the loop reads what the store writes. **Doubt** is the one answer to everything that
+could mean a lost entry: a lease that is gone, a hole in the mailbox' dense ids, an entry that cannot be read, a beat that
+does not come, a control call without an answer, another server. Then the mailbox is dropped, a new one is made (a name is
+used once), all streams are attached to it, and connections on streams that have moved meanwhile read pages.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from service.config import Settings
+from service.core.entries import Arrival
+from service.errors import WaypostError
+from service.store import Beat, MailboxReader, Store
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+ENTRIES_PER_READ = 200  # one loop turn's work: about a millisecond of Python before sockets are served again
+RETRY_S = 0.2  # between two attempts to begin a mailbox while the store is away
+
+
+class Doubt(Exception):
+    """Why the mailbox is not believed any more."""
+
+
+class Reader:
+    """The reader of a node's mailbox."""
+
+    def __init__(self, node: "Node", store: Store, settings: Settings) -> None:
+        self._node = node
+        self._store = store
+        self._beat_s = settings.beat_s
+        self._ttl_ms = int(settings.mailbox_ttl_s * 1000)
+        self.mailbox = ""  # the key of the mailbox that is read, "" in doubt
+        self.next_beat = 1  # the number of the beat that will be sent next
+        self.last_seen = 0.0  # monotonic time of the last beat that came back
+        self._sound = asyncio.Event()
+        self._doubt = ""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the mailbox is believed."""
+        return self._sound.is_set()
+
+    async def wait_until_sound(self) -> None:
+        """Returns once the mailbox is believed."""
+        await self._sound.wait()
+
+    def doubt(self, why: str) -> None:
+        """Somebody else noticed that the mailbox cannot be believed: the reader makes a new one at its next turn."""
+        self._doubt = self._doubt or why
+
+    async def run(self) -> None:
+        """Reads for as long as the node lives."""
+        mailboxes = self._store.mailbox_reader()
+        try:
+            while True:
+                await self._node.fence.wait_until_open()
+                try:
+                    await self._begin()
+                    await self._read(mailboxes, self.mailbox)
+                except Doubt as doubt:
+                    self._node.log.warning("mailbox in doubt: %s", doubt)
+                except WaypostError as problem:
+                    self._node.log.warning("mailbox in doubt: %s", problem)
+                    self._node.out_of_reach(problem)
+                    await asyncio.sleep(RETRY_S)
+                self._sound.clear()
+                self._node.spawn(self._drop(self.mailbox))
+                self.mailbox = ""
+        finally:
+            await mailboxes.close()
+
+    async def _begin(self) -> None:
+        """A new mailbox with all streams attached to it."""
+        self._doubt = ""
+        mailbox = self.mailbox = await self._store.create_mailbox(self._node.name)
+        if await self._node.attachments.attach_all(mailbox):
+            self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
+            raise Doubt("a stream is shorter than it was")
+        self.last_seen = time.monotonic()
+        self._sound.set()
+
+    async def _read(self, mailboxes: MailboxReader, mailbox: str) -> None:
+        """Reads one mailbox until it is in doubt."""
+        last = 0  # the mailbox' own ids are dense
+        beat_at = time.monotonic()
+        sent_at: dict[int, float] = {}
+        while True:
+            now = time.monotonic()
+            if now >= beat_at:
+                sent_at[self.next_beat] = now
+                await self._renew(mailboxes, mailbox, last)
+                beat_at = now + self._beat_s
+            block_ms = max(1, int((beat_at - time.monotonic()) * 1000))
+            for number, what in await mailboxes.read(mailbox, last, block_ms=block_ms, count=ENTRIES_PER_READ):
+                if number != last + 1:
+                    raise Doubt(f"entries {last + 1} to {number - 1} are missing")
+                last = number
+                if isinstance(what, Arrival):
+                    self._node.dispatch(what)
+                elif isinstance(what, Beat):
+                    sent_at.pop(what.number, None)
+                    self.last_seen = time.monotonic()
+                    self._node.attachments.verify(what.number)
+                else:
+                    raise Doubt(f"entry {number} cannot be read")
+            if sent_at and time.monotonic() - min(sent_at.values()) > 2 * self._beat_s:
+                raise Doubt("a beat did not come back within two periods")
+            if self._doubt:
+                raise Doubt(self._doubt)
+
+    async def _renew(self, mailboxes: MailboxReader, mailbox: str, last: int) -> None:
+        """Renews the lease with a beat, trims what was read, and looks which server and which history answers."""
+        beat = self.next_beat
+        self.next_beat += 1
+        lease = await mailboxes.lease(mailbox, beat, last, self._ttl_ms)
+        if lease is None:
+            raise Doubt("its lease is gone")
+        if not lease.run or lease.run != lease.server_run or lease.epoch != self._store.epoch:
+            self._node.fence.trip("another server, or another history")
+            raise Doubt("another server, or another history")
+
+    async def _drop(self, mailbox: str) -> None:
+        if mailbox:
+            try:
+                await self._store.drop_mailbox(mailbox)
+            except WaypostError:
+                pass  # its lease runs out by itself

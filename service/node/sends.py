@@ -1,0 +1,168 @@
+"""Sends: what one loop turn brings goes to the store in one call, and while it is on its way the next batch collects.
+
+That is group commit: with `appendfsync always` a batch costs one fsync. One call is in flight, so what one connection
+sends is stored in the order it was sent. The node repeats nothing: a send whose call failed is answered with an error,
+and everything of the same connections that waited behind it fails too, so that nothing overtakes it.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.config import Settings
+from service.core.commands import Publish, Stored
+from service.core.names import EntryId, parse_stream, user_stream
+from service.errors import Unavailable, WaypostError
+from service.node.connection import Connection
+from service.store import Outcome, Outgoing, Store
+
+if TYPE_CHECKING:
+    from service.node.node import Node
+
+# `reconcile` names the ids that were answered lately; a store that lags more than this has lost far more than a tail.
+ANSWERED_KEPT_S = 60.0
+
+
+class _Waiting(NamedTuple):
+    connection: Connection
+    number: int
+    message: Outgoing
+
+
+class Sends:
+    """The queue of sends of a node, and the task that hands them over."""
+
+    def __init__(self, node: "Node", store: Store, settings: Settings) -> None:
+        self._node = node
+        self._store = store
+        self._limits = settings.limits
+        self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._answered: tuple[dict[str, EntryId], dict[str, EntryId]] = ({}, {})
+        self._rotated = time.monotonic()
+        # Message ids that the node makes: unique per process, and cheap.
+        self._mid_prefix = secrets.token_urlsafe(9)
+        self._mids = 0
+
+    def put(self, connection: Connection, command: Publish) -> None:
+        """Queues a send; it goes with the next call. Over the node's bounds it is refused at once."""
+        session = connection.session
+        if (
+            len(self._queue) >= self._limits.node_unanswered_sends
+            or self._bytes + len(command.body) > self._limits.node_unanswered_bytes
+        ):
+            session.failed(command.number, Unavailable("too many sends wait on this node"))
+            return
+        self._mids += 1
+        kind, _ = parse_stream(command.to)
+        message = Outgoing(
+            kind="direct" if kind == "user" else "group" if kind == "group" else "all",
+            sender=connection.user,
+            to=command.to,
+            mid=session.mid_of(command.number, f"{self._mid_prefix}.{self._mids}"),
+            body=command.body,
+            device=session.device,
+            origin=(connection.number, command.number),
+            key=command.key,
+        )
+        self._queue.append(_Waiting(connection, command.number, message))
+        self._bytes += len(message.body)
+        self._idle.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hands over batches for as long as the node lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._hand_over(self._take())
+            self._idle.set()
+
+    async def finish(self) -> None:
+        """Waits until everything that was queued is answered."""
+        await self._idle.wait()
+
+    def answered(self) -> dict[str, EntryId]:
+        """Per stream the highest id answered in the last minute."""
+        older, newer = self._answered
+        return {**older, **newer}
+
+    def forget_answered(self) -> None:
+        """Another history: the ids answered belong to none that exists."""
+        self._answered = ({}, {})
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: bounded by messages, and by what Redis copies, which is bytes for each mailbox."""
+        batch: list[_Waiting] = []
+        copies = 1 + self._node.nodes_alive
+        cost = 0
+        while self._queue and len(batch) < self._limits.batch_messages:
+            size = len(self._queue[0].message.body)
+            cost += size + min(size, self._limits.body_inline_bytes) * copies
+            if batch and cost > self._limits.batch_bytes:
+                break
+            batch.append(self._queue.popleft())
+            self._bytes -= size
+        return batch
+
+    async def _hand_over(self, batch: list[_Waiting]) -> None:
+        mailbox = self._node.reader.mailbox
+        try:
+            outcomes = await self._store.publish([waiting.message for waiting in batch], mailbox)
+        except WaypostError as problem:
+            self._node.out_of_reach(problem)
+            self._fail(batch, problem)
+            return
+        except Exception as error:  # a bug: whether it was stored nobody knows, and the next batch must go on
+            self._node.log.exception("publish failed", exc_info=error)
+            self._fail(batch, WaypostError("uncertain"))
+            return
+        self._note(batch, outcomes)
+        # In doubt the entry may have gone into a mailbox that nobody reads any more: then the answer does not wait for it.
+        is_read = bool(mailbox) and mailbox == self._node.reader.mailbox
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            session = waiting.connection.session
+            if outcome.code is not None or outcome.id is None:
+                session.failed(waiting.number, WaypostError(outcome.code or "internal"))
+                continue
+            message = waiting.message
+            stream = user_stream(message.sender) if message.kind == "direct" else message.to
+            is_coming = is_read and not outcome.is_duplicate
+            stored = Stored(stream, outcome.id, outcome.is_duplicate, outcome.durability, is_coming)
+            session.answered(waiting.number, stored)
+        for connection in {waiting.connection for waiting in batch}:
+            connection.flush()
+
+    def _fail(self, batch: list[_Waiting], problem: WaypostError) -> None:
+        """The call failed: so does what the same connections have waiting."""
+        failed = {waiting.connection for waiting in batch}
+        for waiting in batch:
+            waiting.connection.session.failed(waiting.number, problem)
+        for waiting in [waiting for waiting in self._queue if waiting.connection in failed]:
+            self._queue.remove(waiting)
+            self._bytes -= len(waiting.message.body)
+            later = Unavailable("what was sent before it failed")
+            waiting.connection.session.failed(waiting.number, later)
+        for connection in failed:
+            connection.flush()
+
+    def _note(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
+        """Remembers what was given out, for a server that comes back with less."""
+        now = time.monotonic()
+        if now - self._rotated > ANSWERED_KEPT_S:
+            self._answered = (self._answered[1], {})
+            self._rotated = now
+        newest = self._answered[1]
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if outcome.id is None or outcome.is_duplicate:
+                continue
+            if waiting.message.kind == "direct":
+                newest[user_stream(waiting.message.sender)] = outcome.id
+            if outcome.recipient_id is not None:
+                newest[waiting.message.to] = outcome.recipient_id

@@ -1,0 +1,180 @@
+"""Connections to the server: made on purpose, never repeating a command, and exact about what a failure means.
+
+A command that could not be sent is `Unavailable`; one whose answer is missing is `Uncertain` when it writes.
+redis-py's client cannot tell these apart after the fact (and repeats commands by itself), so this module uses
+its connections and parsers alone, with a small pool of its own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from service.errors import Reset, Unavailable, Uncertain, WaypostError
+from service.store.records import StoreOptions, StoreRefused
+
+# Refusals that come before a command is carried out, whatever it is.
+_REFUSALS = (AuthenticationError, BusyLoadingError, ClusterDownError, MasterDownError, NoPermissionError, ReadOnlyError)
+_REFUSAL_WORDS = ("NOREPLICAS", "BUSY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "READONLY")
+
+Command: TypeAlias = Sequence[str | bytes | int]
+Reply: TypeAlias = Any  # nested lists of bytes and ints, None, or a RedisError; the modules beside make records of it
+
+
+def reply_error(error: RedisError, *, is_write: bool) -> WaypostError:
+    """What an error reply of the server means to the caller."""
+    text = str(error)
+    if isinstance(error, OutOfMemoryError) or text.startswith("OOM"):
+        return WaypostError("storage_full", "the server is out of memory; nothing was written")
+    if isinstance(error, _REFUSALS) or text.split(" ", 1)[0] in _REFUSAL_WORDS:
+        return Unavailable(f"the server refused: {text[:200]}")
+    if "Function not found" in text:
+        return Reset("a function is missing on the server: run `waypost migrate up`")
+    # A script error after the first write cannot be told from one before it.
+    if is_write:
+        return Uncertain(f"the server answered an error: {text[:200]}")
+    return WaypostError("internal", f"the server answered an error: {text[:200]}")
+
+
+class Wire:
+    """One connection, opened at need. Carries one exchange at a time."""
+
+    def __init__(self, connection: AbstractConnection, options: StoreOptions) -> None:
+        self._connection = connection
+        self._options = options
+
+    async def exchange(self, commands: Sequence[Command], *, is_write: bool, wait_s: float = 0.0) -> list[Reply]:
+        """Send commands in one go and read one reply each; error replies come back as `RedisError` objects.
+
+        `wait_s` is how long the server may hold the answer back on purpose. Raises `Unavailable` when nothing
+        was sent, `Uncertain` (for reads `Unavailable`) when a reply is missing. Whatever interrupts an exchange
+        closes the connection: the next one must not read this one's reply.
+        """
+        connection = self._connection
+        await self._open()
+        try:
+            async with asyncio.timeout(self._options.call_timeout_s + wait_s):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                return [await self._reply() for _ in commands]
+        except BusyLoadingError as error:
+            raise reply_error(error, is_write=is_write) from error
+        except AuthenticationError as error:
+            await connection.disconnect(nowait=True)
+            raise reply_error(error, is_write=is_write) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            what = "no answer in time" if isinstance(error, TimeoutError) else "connection lost"
+            if is_write:
+                raise Uncertain(f"{what}; may be stored") from error
+            raise Unavailable(what) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _reply(self) -> Reply:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    async def _open(self) -> None:
+        """Connect unless connected. A connection that the server closed meanwhile is replaced, not used."""
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                if connection.is_connected and await connection.can_read():
+                    await connection.disconnect(nowait=True)
+                if not connection.is_connected:
+                    await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            raise Unavailable(f"cannot connect to the store: {str(error) or 'no answer in time'}") from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def close(self) -> None:
+        """Close the connection. It would be opened again by the next exchange."""
+        await self._connection.disconnect(nowait=True)
+
+
+class Link:
+    """A pool of connections to one server. Connects at need; bounded; calls queue for a free connection."""
+
+    def __init__(self, url: str, options: StoreOptions) -> None:
+        """Raises `StoreRefused` when `url` is none of redis://, rediss://, unix://."""
+        try:
+            self._factory = ConnectionPool.from_url(
+                url,
+                protocol=2,
+                client_name="waypost",
+                driver_info=None,  # saves two round trips at each connect
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=None,  # each exchange has one deadline of its own
+                socket_connect_timeout=options.connect_timeout_s,
+                health_check_interval=0,
+            )
+        except ValueError as error:
+            raise StoreRefused(f"not the URL of a store: {error}") from error
+        self._options = options
+        self._idle: list[Wire] = []
+        self._free = asyncio.Semaphore(options.connections_max)
+        self._is_closed = False
+
+    def wire(self) -> Wire:
+        """A connection outside the pool, for one who blocks on it. The caller closes it."""
+        connection = self._factory.make_connection()  # type: ignore[no-untyped-call]
+        return Wire(connection, self._options)
+
+    async def call(self, *command: str | bytes | int, is_write: bool) -> Reply:
+        """One command, one reply. Raises what `Wire.exchange` and `reply_error` say."""
+        [reply] = await self.pipeline([command], is_write=is_write)
+        if isinstance(reply, RedisError):
+            raise reply_error(reply, is_write=is_write) from reply
+        return reply
+
+    async def pipeline(self, commands: Sequence[Command], *, is_write: bool, wait_s: float = 0.0) -> list[Reply]:
+        """Several commands on one connection in one round trip; error replies come back as objects."""
+        async with self._borrowed() as wire:
+            return await wire.exchange(commands, is_write=is_write, wait_s=wait_s)
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Wire]:
+        if self._is_closed:
+            raise Unavailable("the store was closed")
+        try:
+            async with asyncio.timeout(self._options.call_timeout_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Unavailable("every connection to the store is busy") from error
+        wire = self._idle.pop() if self._idle else self.wire()
+        try:
+            yield wire
+        finally:
+            self._idle.append(wire)
+            self._free.release()
+            await self._close_idle_if_closed()
+
+    async def _close_idle_if_closed(self) -> None:
+        while self._is_closed and self._idle:
+            await self._idle.pop().close()
+
+    async def close(self) -> None:
+        """Close idle connections now and busy ones when their call ends."""
+        self._is_closed = True
+        await self._close_idle_if_closed()

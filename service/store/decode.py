@@ -1,0 +1,143 @@
+"""From raw replies to records. What cannot be read never raises: the numbers of a stream must go on."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from service.core.entries import Arrival, Entry, Redaction, Removal, Stretch
+from service.core.names import EntryId, parse_id
+from service.errors import WaypostError
+from service.store.records import Beat
+
+UNKNOWN = "unknown"  # the type of an entry that stands in its stream but cannot be read
+
+Fields: TypeAlias = list[bytes]
+
+
+def entry_id(raw: bytes) -> EntryId:
+    """An id as the server or a function answers it."""
+    ms, _, n = raw.partition(b"-")
+    return EntryId(int(ms), int(n))
+
+
+def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
+    """An entry of `stream`. One that cannot be read gets type `unknown`, with what is readable in `extra`."""
+    identity = entry_id(raw_id)
+    values = dict(zip(fields[0::2], fields[1::2], strict=True))
+    try:
+        return _entry(identity, values, by_reference=False)
+    except (KeyError, ValueError, WaypostError):
+        readable = {_readable(name): _readable(value) for name, value in values.items()}
+        return Entry(identity, UNKNOWN, readable.get("f", ""), stream, extra=readable)
+
+
+def arrival(fields: Fields) -> Arrival | Beat | None:
+    """An entry of a mailbox; None when it cannot be read: it then counts as lost."""
+    values = dict(zip(fields[0::2], fields[1::2], strict=True))
+    try:
+        beat = values.get(b"beat")
+        if beat is not None:
+            return Beat(int(beat))
+        stream = values.pop(b"s").decode()
+        identity = parse_id(values.pop(b"n").decode())
+        by_reference = values.pop(b"l", b"") == b"1"
+        origin = _origin(values.pop(b"c", b""))
+        return Arrival(stream, _entry(identity, values, by_reference=by_reference), origin, by_reference)
+    except (KeyError, ValueError, WaypostError):
+        return None
+
+
+def _entry(identity: EntryId, values: dict[bytes, bytes], *, by_reference: bool) -> Entry:
+    """Consumes `values`. Raises KeyError, ValueError (bad UTF-8, bad JSON) or WaypostError for a broken one."""
+    kind = values.pop(b"t").decode()
+    body = values.pop(b"b", None)
+    if body is not None:
+        # A body goes into frames as it is, so one that is not JSON would break every frame it shares.
+        body.decode()
+        msgspec.json.decode(body, type=msgspec.Raw)
+    elif kind == "message" and not by_reference:
+        raise KeyError("b")
+    target = values.pop(b"x", b"").decode()
+    if kind == "redacted":
+        parse_id(target)
+    values.pop(b"r", None)  # the number of another person's inbox is shown to nobody
+    return Entry(
+        identity,
+        kind,
+        values.pop(b"f").decode(),
+        values.pop(b"o").decode(),
+        values.pop(b"i", b"").decode(),
+        body,
+        values.pop(b"d", b"").decode(),
+        target,
+        values.pop(b"p", b"").decode(),
+        extra={_readable(name): _readable(value) for name, value in values.items()} or None,
+    )
+
+
+def _readable(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _origin(raw: bytes) -> tuple[int, int] | None:
+    if not raw:
+        return None
+    connection, _, send = raw.partition(b".")
+    return int(connection), int(send)
+
+
+class _RedactionLine(msgspec.Struct):
+    id: str
+    by: str
+    at: int
+    sender: str
+    to: str
+    mid: str
+
+
+class _RemovalLine(msgspec.Struct):
+    after: str
+    to: str
+    count: int
+    kind: str
+    at: int
+    policy: str = ""
+    limit: str = ""
+    run: str = ""
+
+
+_redaction = msgspec.json.Decoder(_RedactionLine)
+_removal = msgspec.json.Decoder(_RemovalLine)
+
+
+def redaction(raw: bytes) -> Redaction | None:
+    """A tombstone, None when it cannot be read."""
+    try:
+        line = _redaction.decode(_readable(raw))
+        return Redaction(parse_id(line.id), line.by, line.at, line.sender, line.to, line.mid)
+    except (msgspec.DecodeError, WaypostError):
+        return None
+
+
+def removal(raw: bytes) -> Removal | None:
+    """A line of the ledger, None when it cannot be read."""
+    try:
+        line = _removal.decode(_readable(raw))
+        kind = msgspec.convert(line.kind, type=Removal.__annotations__["kind"])
+        return Removal(
+            parse_id(line.after), parse_id(line.to), line.count, kind, line.at, line.policy, line.limit, line.run
+        )
+    except (msgspec.DecodeError, WaypostError):
+        return None
+
+
+def stretches(raw: bytes | None) -> tuple[Stretch, ...]:
+    """The membership record of one user in a group, `role|joined,left;joined,`; None means never a member."""
+    if raw is None:
+        return ()
+    found = []
+    for part in raw.partition(b"|")[2].split(b";"):
+        joined, comma, left = part.partition(b",")
+        if comma:
+            found.append(Stretch(entry_id(joined), entry_id(left) if left else None))
+    return tuple(found)

@@ -1,0 +1,86 @@
+"""The Redis Functions: which there are, their texts and digests, and loading them where they are absent.
+
+Each is a library of its own, named with a version and immutable: another text is another version, so nodes of
+two releases can work on one server. Only migrations load them.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from redis.exceptions import RedisError
+
+from service.store.connection import Link, reply_error
+
+_FOLDER = Path(__file__).parent / "lua"
+_APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+
+FUNCTIONS: dict[str, int] = {  # name -> version
+    "attach": 1,
+    "commit": 1,
+    "detach": 1,
+    "heartbeat": 1,
+    "join": 1,
+    "lease": 1,
+    "leave": 1,
+    "mailbox": 1,
+    "open": 1,
+    "page": 1,
+    "publish": 1,
+    "reconcile": 1,
+    "redact": 1,
+    "trim": 1,
+}
+
+
+@cache
+def library(name: str) -> str:
+    """The name under which function `name` of this release is on the server."""
+    return f"{name}_v{FUNCTIONS[name]}"
+
+
+@cache
+def text(name: str) -> str:
+    """The whole text of a library: its header, the shared parts, the function's file."""
+    parts = ("_shared", *(("_append",) if name in _APPENDING else ()), name)
+    texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    return "\n".join((f"#!lua name={library(name)}", *texts))
+
+
+def digest(name: str) -> str:
+    """SHA-256 of a library's text, in hex; a test holds those that were released."""
+    return hashlib.sha256(text(name).encode()).hexdigest()
+
+
+async def states(link: Link) -> dict[str, Literal["loaded", "missing", "differs"]]:
+    """How each function of this release stands on the server: `differs` means another text under its name."""
+    reply = await link.call("FUNCTION", "LIST", "WITHCODE", is_write=False)
+    rows = [dict(zip(row[0::2], row[1::2], strict=True)) for row in reply]
+    codes = {row[b"library_name"].decode(): row[b"library_code"].decode() for row in rows}
+    found: dict[str, Literal["loaded", "missing", "differs"]] = {}
+    for name in FUNCTIONS:
+        code = codes.get(library(name))
+        found[name] = "missing" if code is None else "loaded" if code == text(name) else "differs"
+    return found
+
+
+async def missing(link: Link) -> list[str]:
+    """The functions of this release that the server lacks, by name."""
+    return [name for name, state in (await states(link)).items() if state == "missing"]
+
+
+async def load_missing(link: Link) -> list[str]:
+    """Load what the server lacks; returns the libraries loaded. Never replaces: another release may need it.
+
+    May be repeated, and run by two at a time.
+    """
+    loaded = []
+    for name in await missing(link):
+        [reply] = await link.pipeline([("FUNCTION", "LOAD", text(name))], is_write=True)
+        if isinstance(reply, RedisError):
+            if "already exists" in str(reply):
+                continue
+            raise reply_error(reply, is_write=True) from reply
+        loaded.append(library(name))
+    return loaded

@@ -1,0 +1,188 @@
+"""Every Redis key: its name, partition, type, how long it lives, who writes and who deletes it.
+
+Keys of a stream begin with the hash tag of its partition, so they share a slot in Redis Cluster and one
+function call on them is atomic there too. Lua builds the same names (`lua/_shared.lua`), held equal by a test.
+"""
+
+import re
+import zlib
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+META = "wp:meta"
+NODES = "wp:nodes"
+MIGRATE_LOCK = "wp:migrate"
+PARTITIONS_DEFAULT = 16
+
+
+class KeyKind(NamedTuple):
+    """A row of the data model. `p` in `pattern` stands for a partition's tag; words in <> for names."""
+
+    pattern: str
+    type: Literal["hash", "stream", "list", "zset", "string"]
+    lifetime: Literal["permanent", "ttl"]
+    writer: str
+    deleter: str
+    what: str
+
+
+# The table below is the data model; docs/data-model.md shows the same rows.
+KEYS: tuple[KeyKind, ...] = (
+    KeyKind("wp:meta", "hash", "permanent", "migrate", "nobody", "store (id), schema, partitions"),
+    KeyKind("wp:migrate", "string", "ttl", "migrate", "migrate", "lock: the token of the migration at work"),
+    KeyKind("wp:nodes", "zset", "permanent", "heartbeat", "heartbeat, forget_node", "node -> last seen (Redis ms)"),
+    KeyKind("wp:node:<node>", "hash", "ttl", "heartbeat", "forget_node", "facts of a node: address, lag, load"),
+    KeyKind(
+        "wp:{p}:e",
+        "hash",
+        "permanent",
+        "migrate, reconcile",
+        "nobody",
+        "epoch, run; while reconciling also since:<run> (Redis ms) and done:<run>:<node>",
+    ),
+    KeyKind(
+        "wp:{p}:s:<stream>",
+        "stream",
+        "permanent",
+        "publish, join, leave, redact",
+        "nobody; trim and redact empty it",
+        "the entries. t type, f sender, o to, i mid, b body, d device, p trace, x target of a redacted, "
+        "r recipient's entry id in a sender's copy, v format when not 1; empty ones are left out",
+    ),
+    KeyKind(
+        "wp:{p}:h:<stream>",
+        "hash",
+        "permanent",
+        "publish, join, leave, redact, attach, detach, reconcile, trim",
+        "nobody",
+        "head, floor, lost (the highest id of a lost stretch), each ms-n; and the register: mailbox key -> token",
+    ),
+    KeyKind(
+        "wp:{p}:g:<group>",
+        "hash",
+        "permanent",
+        "join, leave",
+        "nobody",
+        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count)",
+    ),
+    KeyKind(
+        "wp:{p}:x:<stream>",
+        "list",
+        "permanent",
+        "trim, reconcile",
+        "capped at 1000",
+        "ledger of removals, newest last: JSON {after, to, count, kind, policy, limit, at, run}",
+    ),
+    KeyKind(
+        "wp:{p}:z:<stream>",
+        "hash",
+        "permanent",
+        "redact",
+        "trim, below the floor",
+        "redactions: n -> JSON {id, by, at, sender, to, mid}",
+    ),
+    KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
+    KeyKind("wp:{p}:d:<user>", "hash", "permanent", "open, commit", "nobody", "device -> JSON {first, last, node}"),
+    KeyKind("wp:{p}:o:<user>/<device>", "hash", "permanent", "open, commit", "nobody", 'stream -> "ms-n epoch"'),
+    KeyKind(
+        "wp:{p}:k:<bucket>",
+        "hash",
+        "ttl",
+        "publish",
+        "expiry, 2 key windows + 60 s after the last write",
+        "digest of (to, sender, key) -> entry id, body digest, sender's copy; bucket = Redis seconds / key window",
+    ),
+    KeyKind(
+        "wp:{p}:m:<node>.<random>",
+        "stream",
+        "ttl",
+        "mailbox, lease; publish, join, leave, redact",
+        "drop_mailbox; a failed add",
+        "what has to go to the connections of a node, ids 1-<seq>: s stream, n entry id, the entry's fields "
+        "(not r), c origin in the sender's node, l=1 instead of a large body; or a single field beat",
+    ),
+    KeyKind("wp:{p}:c", "hash", "permanent", "publish (cluster only)", "publish", "debts: second inboxes still owed"),
+    KeyKind("wp:{p}:l:<job>", "hash", "ttl", "jobs", "jobs", "lease of a scheduled job: token (Redis us)"),
+    KeyKind("wp:jobs", "stream", "permanent", "jobs", "capped", "runs of scheduled jobs"),
+    KeyKind("wp:audit", "stream", "permanent", "admin", "capped", "what operators did"),
+)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\{p\}|<\w+>)", pattern)
+    return re.compile(
+        "".join(r"\{\d+\}" if p == "{p}" else r"[^/{}]+" if p.startswith("<") else re.escape(p) for p in parts)
+    )
+
+
+_PATTERNS = tuple((_compile(kind.pattern), kind) for kind in KEYS)
+
+
+def kind_of(key: str) -> KeyKind | None:
+    """The row of the data model that `key` belongs to, None for a key that is not ours."""
+    return next((kind for pattern, kind in _PATTERNS if pattern.fullmatch(key)), None)
+
+
+@lru_cache(maxsize=8)
+def partition_tags(partitions: int) -> tuple[str, ...]:
+    """The hash tag of each partition: the smallest number whose slot lies in its slice of the slot space.
+
+    Equal slices spread the partitions evenly over the shards of a cluster, whose slots are handed out in ranges.
+    """
+    tags: dict[int, str] = {}
+    number = 0
+    while len(tags) < partitions:
+        tag = str(number)
+        tags.setdefault(key_slot(tag.encode()) * partitions // REDIS_CLUSTER_HASH_SLOTS, tag)
+        number += 1
+    return tuple(tags[partition] for partition in range(partitions))
+
+
+class Layout:
+    """The keys of a store with a given number of partitions, fixed when it was first migrated."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.tags = partition_tags(partitions)
+
+    def tag(self, stream: str) -> str:
+        """The hash tag of the partition that holds everything of `stream`."""
+        return self.tags[zlib.crc32(stream.encode()) % self.partitions]
+
+    def user_tag(self, user: str) -> str:
+        """The hash tag of a user's keys: that of the inbox."""
+        return self.tag(f"user:{user}")
+
+    def group(self, group: str) -> str:
+        """The members and settings of a group."""
+        return f"wp:{{{self.tag(f'group:{group}')}}}:g:{group}"
+
+    def user(self, user: str) -> str:
+        """The list of a user's groups."""
+        return f"wp:{{{self.user_tag(user)}}}:u:{user}"
+
+    def stream(self, stream: str) -> str:
+        """The entries of a stream."""
+        return f"wp:{{{self.tag(stream)}}}:s:{stream}"
+
+
+def epoch(tag: str) -> str:
+    """The fence of a partition."""
+    return f"wp:{{{tag}}}:e"
+
+
+def mailbox(tag: str, name: str) -> str:
+    """A mailbox; `name` is `<node>.<random>`."""
+    return f"wp:{{{tag}}}:m:{name}"
+
+
+def job_lease(tag: str, job: str) -> str:
+    """The lease of a scheduled job."""
+    return f"wp:{{{tag}}}:l:{job}"
+
+
+def node(name: str) -> str:
+    """The facts of a node."""
+    return f"wp:node:{name}"

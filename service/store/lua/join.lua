@@ -1,0 +1,52 @@
+-- join_v1: make a user a member of a group, creating the group if need be.
+--
+-- KEYS  none (one server)
+-- ARGV  1: msgpack {epoch, user, user_tag, group, group_tag, mailbox (the caller's own, '' if none), mailbox_cap
+--       (entries), origin ('' if none), announce (members; for groups without a setting of their own),
+--       streams_max (groups), may_create, may_join_closed (booleans)}
+-- Returns {'ok', id in the group's stream (the `joined` entry, or the head where none is announced), the group's
+--         head before, is_new (0: was a member, nothing written, id is the start of the open stretch), is_announced}
+-- Errors  fenced, reset, group_closed (also: may not be created), too_many_streams. All before anything is written.
+--
+-- The user's list is written first, then the group: the list is always a superset of the memberships.
+
+local function join(_, args)
+  local arg = cmsgpack.unpack(args[1])
+  local refusal = fence({[arg.user_tag] = true, [arg.group_tag] = true}, arg.epoch)
+  if refusal then return refusal end
+
+  local group_key, list_key = key(arg.group_tag, 'g', arg.group), key(arg.user_tag, 'u', arg.user)
+  local group = state(arg.group_tag, 'group:' .. arg.group)
+  local inbox = state(arg.user_tag, 'user:' .. arg.user)
+  local head = group.head
+  local record = redis.call('HGET', group_key, arg.user)
+  if is_member(record) then return {'ok', string.match(record, '([^|;]+),$'), head, 0, 0} end
+
+  local exists = redis.call('EXISTS', group_key) == 1
+  local settings = redis.call('HMGET', group_key, '/access', '/announce', '/members')
+  if (exists and settings[1] == 'closed' and not arg.may_join_closed) or (not exists and not arg.may_create) then
+    return {'group_closed'}
+  end
+  local is_listed = redis.call('HEXISTS', list_key, arg.group) == 1
+  if not is_listed and redis.call('HLEN', list_key) >= arg.streams_max then return {'too_many_streams'} end
+
+  local now = now_ms()
+  local members = (tonumber(settings[3]) or 0) + 1
+  local is_announced = members <= (tonumber(settings[2]) or arg.announce)
+  local id = is_announced and next_id(group, now) or head
+  local earlier = record and record .. ';' or (exists and 'member|' or 'owner|')
+  local entry = {t = 'joined', f = arg.user, o = group.name}
+
+  redis.call('HSET', list_key, arg.group, '1')
+  redis.call('HSET', group_key, arg.user, earlier .. id .. ',', '/members', string.format('%.0f', members))
+  if not exists then redis.call('HSET', group_key, '/access', 'open') end
+  if is_announced then
+    append(group, now, entry)
+    deliver(group, id, entry, arg.mailbox_cap, arg.mailbox, arg.origin)
+  end
+  local inbox_id = append(inbox, now, entry)
+  deliver(inbox, inbox_id, entry, arg.mailbox_cap, arg.mailbox, '')
+  return {'ok', id, head, 1, is_announced and 1 or 0}
+end
+
+redis.register_function{function_name = 'join_v1', callback = join, flags = {}}

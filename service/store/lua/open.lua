@@ -1,0 +1,91 @@
+-- open_v1: open a session: register the device, and decide where each of the user's streams starts for it.
+--
+-- KEYS  none (one server)
+-- ARGV  1: msgpack {epoch, user, tag (the user's), device, node, is_foreign (the brought offsets are of another
+--       epoch), streams: list of {stream, tag, brought (id, '' if none)}}: the inbox, the groups of the user's
+--       list as read just before, `all`
+-- Returns {'ok', list of {stream, offset (stored), start (of this connection), head, floor, foreign (id of another
+--         history, nil if none)}}; groups that deny the user are left out, and taken off the user's list
+-- Errors  fenced, reset, before anything is written. Harmless twice.
+--
+-- Where nothing usable is stored, a stream starts at the floor of the inbox, at the open stretch of a group, at
+-- the head of `all`. A brought offset above the stored one counts as an ack; one below only moves the start, not
+-- before the first stretch in a group; one above the head is answered as it is: the page will find it foreign.
+
+-- Whether an offset of an earlier epoch still means something: its entry is there, or is known to have been.
+local function is_there(stream, at, floor)
+  if at == '0-0' or not is_above(at, floor) then return true end
+  if #redis.call('XRANGE', key(stream.tag, 's', stream.stream), at, at) == 1 then return true end
+  local _, n = split(at)
+  return redis.call('HEXISTS', key(stream.tag, 'z', stream.stream), string.format('%.0f', n)) == 1
+end
+
+-- Where the stream begins for a device without progress, and the earliest id it may ever be asked from;
+-- nothing when the stream is a group that denies the user.
+local function bounds_for(arg, stream, head, floor)
+  local group = string.match(stream.stream, '^group:(.*)$')
+  if not group then return stream.stream == 'all' and head or floor, '0-0' end
+  local record = redis.call('HGET', key(stream.tag, 'g', group), arg.user)
+  if is_member(record) then return string.match(record, '([^|;]+),$'), string.match(record, '|([^,]+),') end
+end
+
+-- The row to answer for a stream and the value to store for it (nil when it stands already).
+local function row_for(arg, stream, stored)
+  local head, floor = bounds(stream.tag, stream.stream)
+  local begin, first = bounds_for(arg, stream, head, floor)
+  if not begin then return nil end
+
+  local foreign = false
+  local at, epoch = string.match(stored or '', '^(%S+) (%S+)$')
+  if at and (is_above(at, head) or (epoch ~= arg.epoch and not is_there(stream, at, floor))) then
+    foreign, at = at, nil
+  end
+  local offset = at or begin
+  local start, brought = offset, stream.brought
+  if brought ~= '' and arg.is_foreign then
+    foreign = brought
+  elseif brought ~= '' then
+    foreign, start = false, brought
+    if not is_above(brought, head) then
+      if is_above(brought, offset) then offset = brought elseif is_above(first, brought) then start = first end
+    end
+  end
+  local value = offset .. ' ' .. arg.epoch
+  return {stream.stream, offset, start, head, floor, foreign}, value ~= stored and value or nil
+end
+
+local function open(_, args)
+  local arg = cmsgpack.unpack(args[1])
+  local tags = {[arg.tag] = true}
+  for _, stream in ipairs(arg.streams) do tags[stream.tag] = true end
+  local refusal = fence(tags, arg.epoch)
+  if refusal then return refusal end
+
+  local devices_key, list_key = key(arg.tag, 'd', arg.user), key(arg.tag, 'u', arg.user)
+  local offsets_key = key(arg.tag, 'o', arg.user .. '/' .. arg.device)
+  local stored = {}
+  local fields = redis.call('HGETALL', offsets_key)
+  for i = 1, #fields, 2 do stored[fields[i]] = fields[i + 1] end
+
+  local rows, offsets, denied = {}, {}, {}
+  for _, stream in ipairs(arg.streams) do
+    local row, value = row_for(arg, stream, stored[stream.stream])
+    rows[#rows + 1] = row
+    if not row then denied[#denied + 1] = string.sub(stream.stream, 7) end
+    if value then
+      offsets[#offsets + 1] = stream.stream
+      offsets[#offsets + 1] = value
+    end
+  end
+
+  local now = now_ms()
+  local known = redis.call('HGET', devices_key, arg.device)
+  local is_read, device = pcall(cjson.decode, known or '')
+  local first = is_read and type(device) == 'table' and device.first or now
+  redis.call('HSET', devices_key, arg.device, cjson.encode({first = first, last = now, node = arg.node}))
+  in_chunks('HSET', offsets_key, offsets)
+  in_chunks('HDEL', list_key, denied)
+  return {'ok', rows}
+end
+
+redis.register_function{function_name = 'open_v1', callback = open, flags = {'allow-oom'}}

@@ -1,0 +1,184 @@
+"""What goes into the store and comes out of it, beside the entries, pages and gaps of `core`."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from service.core.entries import Durability, GapKind
+from service.core.names import EntryId
+from service.errors import Unavailable, WaypostError
+
+
+class StoreRefused(WaypostError):
+    """This server must not be used as it is. `detail` tells an operator why, and what to do."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("unavailable", detail, retry=False)
+
+
+class MailboxGone(Unavailable):
+    """The mailbox does not exist any more: its reader is in doubt and must make a new one. Nothing was written."""
+
+    def __init__(self, mailbox: str) -> None:
+        super().__init__(f"mailbox {mailbox} is gone")
+
+
+class Superseded(Exception):
+    """Another worker holds the job's lease by now: stop. Nothing was written."""
+
+
+class StoreOptions(msgspec.Struct, frozen=True):
+    """The limits and habits of one process' store, each with its reason.
+
+    Times end in their unit. `wait_replicas` > 0 makes every publish wait for that many replicas.
+    """
+
+    key_window_s: int = 3600  # a send may be repeated with its key for at least this long
+    mailbox_cap: int = 10_000  # entries; beyond it readers see a hole and page instead, so memory is bounded
+    mailbox_ttl_s: int = 30  # a node that is silent this long is dead: mailbox and node record expire
+    call_timeout_s: float = 5.0  # from sending to the whole reply; far above a healthy server's worst
+    connect_timeout_s: float = 2.0  # a server that is away must not hold requests for long
+    announce: int = 1000  # members; larger groups get no joined/left entries, they would drown the messages
+    streams_max: int = 1000  # groups a user may be in: bounds `welcome` and every opening of a session
+    groups_create: Literal["anyone", "keys"] = "anyone"  # who may create a group by joining it
+    wait_replicas: int = 0  # replicas that must have a write before it counts as `replicated`
+    wait_timeout_ms: int = 1000  # how long to wait for them; must be below call_timeout_s
+    connections_max: int = 32  # per process; calls beyond that queue here, not in the server
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """One message to be stored. `kind` follows from `to`; the store computes the digests of `key`.
+
+    `body` is the JSON text as it was sent. `mid` is the message id: the sender's key where given. `origin` is
+    `(connection number, send number)` when a connection of this node sent it, and comes back through the
+    node's own mailbox. `key` is the idempotency key, None when the sender gave none.
+    """
+
+    kind: Literal["direct", "group", "all"]
+    sender: str
+    to: str
+    mid: str
+    body: bytes
+    device: str
+    origin: tuple[int, int] | None
+    key: str | None
+    trace: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What became of one `Outgoing`.
+
+    `code` is None when it is stored (now, or before: `is_duplicate`), else a code of the error table. `id` is
+    the entry as the sender finds it (for a direct message the copy in the own inbox), `recipient_id` the entry
+    in the stream it was sent to; both None with a code.
+    """
+
+    code: str | None
+    id: EntryId | None
+    recipient_id: EntryId | None
+    is_duplicate: bool
+    durability: Durability
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """A node's wish about one stream. `token` rises with every wish of that node, so a late one is recognised."""
+
+    stream: str
+    token: int
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """Where a stream stood at the moment the mailbox was on its register."""
+
+    head: EntryId
+    floor: EntryId
+
+
+class OpenedStream(msgspec.Struct, frozen=True):
+    """One stream of a user whose session was opened.
+
+    `offset` is what the server has stored for the device, `start` where this connection begins (usually the
+    same). `foreign` is an offset of another history (brought by the client, or stored there): when it is not
+    None, a gap with cause `epoch` is owed from it, and the connection goes on from `start`. A `start` above
+    `head` was brought by the client as of this epoch; the page will find that it is none.
+    """
+
+    stream: str
+    offset: EntryId
+    start: EntryId
+    head: EntryId
+    floor: EntryId
+    foreign: EntryId | None
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Offsets of one device to be stored: everything up to these ids has arrived there."""
+
+    user: str
+    device: str
+    offsets: Mapping[str, EntryId]
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """The answer to a join or leave.
+
+    `id` lies in the group's stream: the own `joined` or `left` entry, or the head where none was announced.
+    `head` is the group's head before the call. `is_new` is False when a join changed nothing; `id` is then the
+    point of the first joining.
+    """
+
+    id: EntryId
+    head: EntryId
+    is_new: bool
+    is_announced: bool
+
+
+class FenceState(msgspec.Struct, frozen=True):
+    """What the fence of the worst partition says.
+
+    `epoch` is the store's; `run` the server that this partition was opened for; `server_run` the server that
+    answered. `is_open` when they agree in every partition; otherwise `reconcile` is due.
+    """
+
+    epoch: str
+    run: str
+    server_run: str
+    is_open: bool
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The answer to a renewed mailbox lease: epoch and run of the fence ('' when it is missing), and the server."""
+
+    epoch: str
+    run: str
+    server_run: str
+
+
+class Beat(msgspec.Struct, frozen=True, gc=False):
+    """A beat that the reader's own lease put into the mailbox."""
+
+    number: int
+
+
+class TrimCause(msgspec.Struct, frozen=True):
+    """Why entries are removed, for the ledger and for the devices that missed them.
+
+    `run` names one run of a job: its successive steps share a ledger line. With `lease` (a key) and `token`,
+    the step is carried out only while that lease still has this token.
+    """
+
+    policy: str = ""
+    limit: str = ""
+    kind: GapKind = "trimmed"
+    run: str = ""
+    lease: str = ""
+    token: str = ""
+
+
+class Trimmed(msgspec.Struct, frozen=True):
+    """What one step of trimming did: entries removed, the floor now, and whether more can go up to the same id."""
+
+    removed: int
+    floor: EntryId
+    more: bool

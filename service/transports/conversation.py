@@ -1,0 +1,137 @@
+"""What every transport over a WebSocket does alike: time limits, pings, and telling the connection how its socket is.
+
+The protocols differ in how they spell (`decode`, the codec) and in what a pong means; see `websocket.py` and `chat.py`.
+"""
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from starlette.websockets import WebSocket
+
+from service.config import Settings
+from service.core.frames import ClientFrame, Malformed
+from service.core.session import Life
+from service.errors import ERRORS, WaypostError
+from service.node.connection import Connection
+from service.transports.ready_frames import ReadyFrames, protocol_of
+
+log = logging.getLogger("waypost.transports")
+
+CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expect
+IDLE_CHECKS = 4  # looks per `idle_close_s`: how exactly a socket that drains nothing is noticed
+
+
+class Conversation(ABC):
+    """One accepted WebSocket, as a `Listener` of its protocol object. Made by `accept`."""
+
+    def __init__(self, protocol: ReadyFrames, settings: Settings) -> None:
+        self.protocol = protocol
+        self.settings = settings
+        self.connection: Connection | None = None
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = time.monotonic()
+        self._paused_at = 0.0  # when the socket last drained anything, while it is full
+        self._buffered = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    @abstractmethod
+    def decode(self, data: bytes) -> list[ClientFrame | Malformed]:
+        """The frames that a message of this protocol stands for."""
+
+    def answered_ping(self, payload: bytes) -> None:
+        """A pong has arrived."""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def hold(self, connection: Connection, begin: Callable[[], None] = lambda: None) -> None:
+        """Serves the connection until it ends; `begin` is called once it can be written to."""
+        self.connection = connection
+        self._timers["hello"] = self._loop.call_later(self.settings.hello_timeout_s, self._check_hello)
+        self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
+        try:
+            self.protocol.listen(self, self.settings.limits.write_buffer_bytes)
+            begin()
+            await self.protocol.closed()
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            connection.closed()
+
+    # -- what the socket tells -----------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """A message has arrived, whole."""
+        self._heard_at = time.monotonic()
+        connection = self.connection
+        if connection is None or connection.is_closed:
+            return
+        try:
+            if len(data) > self.settings.limits.frame_bytes:
+                connection.end("too_large")
+            else:
+                connection.receive(self.decode(data))
+        except Exception:
+            log.exception("a frame could not be worked on")
+            self.protocol.close(CLOSE_INTERNAL, "internal")
+
+    def ponged(self, payload: bytes) -> None:
+        """A pong has arrived."""
+        self._heard_at = time.monotonic()
+        self.answered_ping(payload)
+
+    def paused(self) -> None:
+        """The socket's buffer is full."""
+        self._paused_at = time.monotonic()
+        self._buffered = self.protocol.buffered_bytes
+        self._timers["idle"] = self._loop.call_later(self.settings.idle_close_s / IDLE_CHECKS, self._check_idle)
+        if self.connection is not None:
+            self.connection.paused()
+
+    def drained(self) -> None:
+        """The socket's buffer has room again."""
+        timer = self._timers.pop("idle", None)
+        if timer is not None:
+            timer.cancel()
+        self._heard_at = time.monotonic()
+        if self.connection is not None:
+            self.connection.drained()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _check_hello(self) -> None:
+        connection = self.connection
+        if connection is not None and connection.session.life in (Life.NEW, Life.COLLECTING):
+            connection.end("hello_timeout")
+
+    def _ping(self) -> None:
+        """The server pings this often; who says nothing for two periods is gone."""
+        connection = self.connection
+        assert connection is not None
+        may_speak = connection.is_reading and not connection.is_paused
+        if may_speak and time.monotonic() - self._heard_at > 2 * self.settings.ping_s:
+            self.protocol.transport.abort()
+            return
+        if not connection.is_paused:
+            self.protocol.ping(b"")
+        self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
+
+    def _check_idle(self) -> None:
+        """A full socket that drains nothing for `idle_close_s` ends with 4001; the client resumes when it comes back."""
+        now, buffered = time.monotonic(), self.protocol.buffered_bytes
+        if buffered < self._buffered:
+            self._buffered, self._paused_at = buffered, now
+        if now - self._paused_at >= self.settings.idle_close_s and self.connection is not None:
+            self.connection.end("slow")
+            return
+        self._timers["idle"] = self._loop.call_later(self.settings.idle_close_s / IDLE_CHECKS, self._check_idle)
+
+
+async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> None:
+    """Who may not in: browsers see no HTTP status, so the refusal is said in a frame and a close code."""
+    protocol = protocol_of(websocket.scope)
+    protocol.transport.write(text)
+    protocol.close(ERRORS[problem.code].close or 4105, problem.code)
+    await protocol.closed()

@@ -1,0 +1,167 @@
+"""The uvicorn WebSocket protocol that Waypost's transports use: frames that are ready, pongs, and draining.
+
+uvicorn's own `websockets-sansio` protocol accepts the connection, parses and closes. What ASGI cannot show is added here,
+and reaches the transport through the scope's extensions as `READY_FRAMES`:
+
+- `write` takes bytes that are WebSocket frames already. A server's frame is the same for every receiver, so it is built
+  once, and written a thousand times for the price of the system call.
+- what arrives is handed to the listener at once, instead of through a queue and a task;
+- the listener hears of pongs, and when the socket's buffer is full and empty again.
+"""
+
+import struct
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
+CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
+LOW_WATER_SHARE = 4  # a socket counts as drained at a quarter of its buffer, so that it does not flap
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole WebSocket text frame from server to client (RFC 6455 §5.2: unmasked, one fragment)."""
+    length = len(payload)
+    if length < 126:
+        return bytes((0x81, length)) + payload
+    if length < 65_536:
+        return struct.pack("!BBH", 0x81, 126, length) + payload
+    return struct.pack("!BBQ", 0x81, 127, length) + payload
+
+
+class Listener(Protocol):
+    """Who a socket tells what happens to it. Nothing here may wait or raise."""
+
+    def received(self, data: bytes) -> None:
+        """A text or binary message has arrived, whole."""
+
+    def ponged(self, payload: bytes) -> None:
+        """A pong has arrived."""
+
+    def paused(self) -> None:
+        """The buffer is full."""
+
+    def drained(self) -> None:
+        """The buffer has room again."""
+
+
+class ReadyFrames(WebSocketsSansIOProtocol):
+    """One accepted WebSocket. Before `listen` it behaves as uvicorn's own."""
+
+    _listener: Listener | None = None
+    _is_writing_paused = False
+    write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
+
+    def handle_connect(self, event: Request) -> None:
+        """Makes this protocol reachable from the ASGI scope."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast("dict[str, Any]", self.scope["extensions"])[READY_FRAMES] = self
+
+    def listen(self, listener: Listener, write_buffer_bytes: int) -> None:
+        """From now on the listener hears everything, and at most about `write_buffer_bytes` wait to be sent."""
+        self._listener = listener
+        self.write = self.transport.write
+        self.transport.set_write_buffer_limits(write_buffer_bytes, write_buffer_bytes // LOW_WATER_SHARE)
+        # What a hasty client sent before it was accepted.
+        early = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        for event in early:
+            if event["type"] == "websocket.receive":
+                listener.received(event.get("bytes") or (event.get("text") or "").encode())
+            else:
+                self.queue.put_nowait(event)
+        if early and not self.close_sent:
+            self.resume_reading()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What has been written and is not on its way yet."""
+        return self.transport.get_write_buffer_size()
+
+    def ping(self, payload: bytes) -> None:
+        """Sends a ping; the pong comes to the listener."""
+        if not self.close_sent and not self.transport.is_closing():
+            self.conn.send_ping(payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def pause_reading(self) -> None:
+        """Stops reading. What is parsed already still arrives."""
+        self.read_paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Reads again."""
+        self.read_paused = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        """Sends a close frame after what has been written; a client that does not answer it in time is cut off."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+
+    # -- what uvicorn's protocol is told -------------------------------------------------------------------------------
+
+    def send_receive_event_to_app(self) -> None:
+        """A whole message has arrived: straight to the listener."""
+        if self._listener is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text" and not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                self.conn.fail(1007, "not UTF-8")
+                self.handle_parser_exception()
+                return
+        self._listener.received(bytes(data))
+
+    def handle_pong(self, event: Frame) -> None:
+        """Pongs answer our own pings (uvicorn's are off)."""
+        if self._listener is not None:
+            self._listener.ponged(bytes(event.data))
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is above its limit."""
+        super().pause_writing()
+        self._is_writing_paused = True
+        if self._listener is not None:
+            self._listener.paused()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer is below a quarter of its limit."""
+        super().resume_writing()
+        self._is_writing_paused = False
+        if self._listener is not None:
+            self._listener.drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone; the waiting ASGI application hears it as `websocket.disconnect`."""
+        super().connection_lost(exc)
+        self._listener = None
+
+    async def closed(self) -> None:
+        """Returns when the connection has ended, by either side. Call it instead of `receive` after `listen`."""
+        while (await self.queue.get())["type"] != "websocket.disconnect":
+            pass
+
+
+def protocol_of(scope: MutableMapping[str, Any]) -> ReadyFrames:
+    """The protocol behind an ASGI WebSocket scope. Raises `RuntimeError` when uvicorn was not told to use it."""
+    protocol = scope.get("extensions", {}).get(READY_FRAMES)
+    if not isinstance(protocol, ReadyFrames):
+        raise RuntimeError("uvicorn must run with ws=service.transports.ready_frames.ReadyFrames")
+    return protocol

@@ -1,0 +1,19 @@
+"""What all tests share: the event loop they run on, and the one line that says what was left out."""
+
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """No event loop but asyncio: the service runs on nothing else."""
+    return "asyncio"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once what this machine could not test, above pytest's last line."""
+    if shutil.which("redis-server") is None:
+        terminalreporter.write_line(
+            "left out: the tests on Redis, for want of redis-server on the PATH (Debian: apt-get install redis-server)"
+        )

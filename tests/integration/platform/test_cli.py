@@ -1,0 +1,72 @@
+"""The command line: what it says about a wrong command, wrong settings, and a store that is not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import service
+from service.embedded import DataFolder
+
+TREE = Path(service.__file__).parents[1]
+
+
+def waypost(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`waypost` with these words and settings, run to its end."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WAYPOST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "service", *words],
+        cwd=TREE,
+        env=environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_names_the_commands() -> None:
+    done = waypost("--help")
+    assert done.returncode == 0
+    assert all(f"    {command} " in done.stdout for command in ("up", "serve", "migrate"))
+
+
+@pytest.mark.parametrize("words", [(), ("fly",), ("migrate",), ("migrate", "down")])
+def test_a_wrong_command_is_refused(words: tuple[str, ...]) -> None:
+    done = waypost(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: waypost")
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_wrong_settings_are_said_all_at_once(command: str) -> None:
+    done = waypost(command, WAYPOST_PROT="1", WAYPOST_PORT="x")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "waypost: WAYPOST_PROT: no such setting; did you mean WAYPOST_PORT?",
+        "waypost: WAYPOST_PORT: Expected int",
+    ]
+
+
+def test_serve_says_what_it_lacks() -> None:
+    done = waypost("serve")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "waypost: `serve` needs a store: set WAYPOST_REDIS_URL (`waypost up` brings its own)",
+        "waypost: no way to sign in is configured: set WAYPOST_DEV=1",
+    ]
+
+
+def test_migrate_without_a_store(folder: DataFolder) -> None:
+    done = waypost("migrate", "status", WAYPOST_DATA_DIR=str(folder.path))
+    assert (done.returncode, done.stderr) == (1, "waypost: no store: set WAYPOST_REDIS_URL or give --redis-url\n")
+
+
+@pytest.mark.parametrize("action", ["status", "up"])
+def test_migrate_with_a_store_that_does_not_answer(tmp_path: Path, action: str) -> None:
+    done = waypost("migrate", action, "--redis-url", f"unix://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert done.stderr.startswith("waypost: ")
+    assert "Traceback" not in done.stderr

