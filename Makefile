@@ -27,7 +27,7 @@ check: $(VENV)/.dev  ## format, lint, types, imports, docs
 	@$(PY) -m ruff format --check --quiet $(CODE) || { echo "mend: make fmt"; exit 1; }
 	@$(PY) -m ruff check --quiet $(CODE)
 	@$(PY) -m mypy $(CODE)
-	@$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-timing
+	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m pytest -q tests/checks
 
 unit: $(VENV)/.dev  ## the tests that need no server

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from socket import socket
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 
@@ -49,8 +50,8 @@ def make_app(node: Node, settings: Settings) -> Starlette:
     """The ASGI application of a node. Its lifespan runs the node; a node that fails ends the process."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(node.run(), name="node")
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        running = app.state.running = asyncio.create_task(node.run(), name="node")
         running.add_done_callback(_end_with)
         yield
         running.remove_done_callback(_end_with)
@@ -121,8 +122,9 @@ async def _open_store(settings: Settings) -> Store:
 async def _serve(settings: Settings) -> int:
     store = await _open_store(settings)
     node = Node(store, settings)
+    app = make_app(node, settings)
     config = uvicorn.Config(
-        make_app(node, settings),
+        app,
         host=settings.host,
         port=settings.port,
         ws=ReadyFrames,
@@ -136,10 +138,11 @@ async def _serve(settings: Settings) -> int:
     )
     server = Server(config, node, settings.drain_s)
     await server.serve()
-    return 0 if server.started else 1
+    has_failed = not server.started or not app.state.running.cancelled()
+    return 1 if has_failed else 0
 
 
 def serve(settings: Settings) -> int:
     """Runs a node until SIGTERM or SIGINT; returns the exit code. Raises `CannotStart`."""
-    with asyncio.Runner(loop_factory=uvicorn.Config("", loop="uvloop").get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))

@@ -39,6 +39,16 @@ def sign_in(query: Mapping[str, str], authorization: str | None, settings: Setti
         raise WaypostError("unauthorised", error.detail) from error
 
 
+def sign_in_chat(user: str, settings: Settings) -> Principal:
+    """Who comes on a `/chat/…` path, which names the user and has no other sign-in. Raises `unauthorised`."""
+    if not settings.dev:
+        raise WaypostError("unauthorised", "the /chat paths are open in dev mode only, and dev mode is off")
+    try:
+        return Principal(check_name(user), can_broadcast=True)
+    except WaypostError as error:
+        raise WaypostError("unauthorised", error.detail) from error
+
+
 def may(principal: Principal, action: Action, stream: str) -> bool:
     """Whether `principal` may do `action` to `stream`. Raises `bad_stream`, `bad_name` for what is no stream.
 

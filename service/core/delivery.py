@@ -69,8 +69,8 @@ class Step(Enum):
 class Cursor(Generic[Link]):
     """One connection (`link`) on one stream.
 
-    `passed` is the id up to which everything has passed this connection: pushed, answered as `sent`, paged, or announced
-    as a gap. For a live cursor ask the track (`Track.passed`), which moves for all of them at once.
+    `passed` is the id up to which everything has passed this connection: pushed, answered as `sent`, paged, or
+    announced as a gap. For a live cursor ask the track (`Track.passed`), which moves for all of them at once.
     """
 
     __slots__ = ("link", "passed", "place", "stream")
@@ -119,7 +119,9 @@ class Track(Generic[Link]):
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def follow(self, link: Link, passed: EntryId) -> Cursor[Link]:
-        """A connection that has everything up to `passed` begins to follow, behind. A `page` may make it live at once."""
+        """A connection that has everything up to `passed` begins to follow, behind. A `page` may make it live at
+        once.
+        """
         cursor = Cursor(link, self.stream, passed)
         self.behind[link] = cursor
         return cursor
@@ -159,8 +161,8 @@ class Track(Generic[Link]):
         """An entry came out of the mailbox. On `PUSH` the position has moved to it: push it to every cursor in `live`,
         then call `settle`. On `HOLE` call `skip_to`.
 
-        An entry that is not `is_whole` (its body is in the stream alone) is a hole too. Never decides by `n` alone: after
-        a store was restored from older data the same `n` is given out again, with a later `ms`.
+        An entry that is not `is_whole` (its body is in the stream alone) is a hole too. Never decides by `n` alone:
+        after a store was restored from older data the same `n` is given out again, with a later `ms`.
         """
         position = self.position
         if position is None:
@@ -172,7 +174,9 @@ class Track(Generic[Link]):
         return Step.HAD if had(entry, position) else Step.HOLE
 
     def skip_to(self, entry: EntryId) -> list[Cursor[Link]]:
-        """The position moves to an entry that was not pushed. Returns the cursors that fell behind: all that were not."""
+        """The position moves to an entry that was not pushed. Returns the cursors that fell behind: all that were
+        not.
+        """
         fallen = self.fall_behind()
         self.position = entry
         return fallen

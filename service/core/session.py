@@ -1,9 +1,9 @@
 """One connection's conversation, without I/O: frames and events in, frames and commands out.
 
-The life of a connection is the table `LIFE`. A shell (see `service/node/connection.py`) feeds what arrives (`receive`),
-tells what became of commands (`opened`, `answered`, `joined` …), and after each asks with `flush` for what is to be
-written and done. What one connection sends takes effect in the order it was sent: sends go out as they come, and a join or
-leave waits for the sends before it, and holds back everything after it, until it is answered.
+The life of a connection is the table `LIFE`. A shell (see `service/node/connection.py`) feeds what arrives
+(`receive`), tells what became of commands (`opened`, `answered`, `joined` …), and after each asks with `flush` for
+what is to be written and done. What one connection sends takes effect in the order it was sent: sends go out as they
+come, and a join or leave waits for the sends before it, and holds back everything after it, until it is answered.
 """
 
 from collections import deque
@@ -18,7 +18,6 @@ from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
 from service.core.names import ALL, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
-
 
 # With these the whole call failed: what the connection sent after it must not overtake it.
 CALL_FAILURES = frozenset({"unavailable", "uncertain", "storage_full", "internal"})
@@ -190,7 +189,8 @@ class Session:
         if forward or frame.ref is not None:
             self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
 
-    # -- the order of what one connection sends --------------------------------------------------------------------------
+    # -- the order of what one connection sends
+    # --------------------------------------------------------------------------
 
     def _number(self) -> int:
         self._numbers += 1
@@ -236,7 +236,8 @@ class Session:
         unanswered = len(self._pending) + len(self._early)
         return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
 
-    # -- in: what became of commands -------------------------------------------------------------------------------------
+    # -- in: what became of commands
+    # -------------------------------------------------------------------------------------
 
     def opened(self, node: str, epoch: str, ping: float, streams: Mapping[str, Started]) -> None:
         """The store opened the session: `welcome`, and whatever the client sent since `hello`."""
@@ -311,7 +312,9 @@ class Session:
         self._advance()
 
     def left(self, number: int, entry: EntryId, *, is_coming: bool) -> None:
-        """The user is no longer a member, up to `entry`; `is_coming`: the own `left` entry comes through the mailbox."""
+        """The user is no longer a member, up to `entry`; `is_coming`: the own `left` entry comes through the
+        mailbox.
+        """
         pending = self._settle(number)
         if pending is not None:
             self._answer(pending, self._left(pending, entry), wait=is_coming)
@@ -325,7 +328,8 @@ class Session:
         """The offsets of an `ack` could not be stored yet (the node goes on trying)."""
         self._frames.append(frames.error_frame(problem, ref))
 
-    # -- in: what happens on the streams -----------------------------------------------------------------------------------
+    # -- in: what happens on the streams
+    # -----------------------------------------------------------------------------------
 
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
@@ -388,7 +392,8 @@ class Session:
         """Ends the connection with an error of the table that has a close code."""
         self._refuse(WaypostError(code), None)
 
-    # -- out ---------------------------------------------------------------------------------------------------------------
+    # -- out
+    # ---------------------------------------------------------------------------------------------------------------
 
     def flush(self) -> tuple[list[ServerFrame], list[Command]]:
         """What is to be written, and then done, since the last call."""

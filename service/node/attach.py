@@ -1,7 +1,7 @@
 """Which streams this node's mailbox is on the register of: attach, linger, detach, and the slow audit.
 
-One task makes all these calls, one after the other, so the attach and the detach of a stream can never cross. A detach that
-the store carries out late, after a newer attach, changes nothing: each registration carries a rising token.
+One task makes all these calls, one after the other, so the attach and the detach of a stream can never cross. A detach
+that the store carries out late, after a newer attach, changes nothing: each registration carries a rising token.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """One client's connection as the node holds it: session and socket joined, what is pushed, and catching up.
 
-The transport makes a `Connection`, feeds it what arrives (`receive`), and tells it how the socket is (`paused`, `drained`,
-`closed`). Memory per connection is bounded by construction: a socket that does not drain puts all its streams behind, and
-while a stream is behind nothing is queued for it.
+The transport makes a `Connection`, feeds it what arrives (`receive`), and tells it how the socket is (`paused`,
+`drained`, `closed`). Memory per connection is bounded by construction: a socket that does not drain puts all its
+streams behind, and while a stream is behind nothing is queued for it.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class Connection:
     )
 
     def __init__(
-        self, node: "Node", number: int, session: Session, socket: Socket, codec: Codec, wants: Callable[[str], bool]
+        self, node: "Node", number: int, session: Session, *, socket: Socket, codec: Codec, wants: Callable[[str], bool]
     ) -> None:
         self._node = node
         self.number = number

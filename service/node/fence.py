@@ -1,9 +1,10 @@
 """The fence: is this the store whose history we know? If not, tell it what we know before anybody writes.
 
-Every function refuses to work on a server that its epoch key does not name (a restart, a promoted replica, another server).
-The node then `reconcile`s: it names the ids it has dispatched and answered, and the store raises heads that are lower and
-notes the stretch as lost, so that no number is given out twice. Whoever finds the store out of reach trips the fence; it
-opens when the store answers and is whole. Nothing here loads functions or repairs a store that was reset.
+Every function refuses to work on a server that its epoch key does not name (a restart, a promoted replica, another
+server). The node then `reconcile`s: it names the ids it has dispatched and answered, and the store raises heads that
+are lower and notes the stretch as lost, so that no number is given out twice. Whoever finds the store out of reach
+trips the fence; it opens when the store answers and is whole. Nothing here loads functions or repairs a store that was
+reset.
 """
 
 import asyncio

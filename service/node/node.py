@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from service.auth import Principal, may
 from service.config import Settings
 from service.core import commands
 from service.core.commands import Command, Started
 from service.core.delivery import Cursor, Delivery, Step
 from service.core.entries import Arrival, Removal
-from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
+from service.core.names import ALL, ZERO, EntryId, group_of, group_stream, user_stream
 from service.core.paging import Gap, start_of_membership
 from service.core.session import Session
-from service.errors import Fenced, Reset, Uncertain, Unavailable, WaypostError
+from service.errors import Fenced, Reset, Unavailable, Uncertain, WaypostError
 from service.node.attach import Attachments
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket
@@ -120,12 +121,13 @@ class Node:
             self.fence.trip(problem.detail)
 
     def history_changed(self) -> None:
-        """The store has another epoch: what this node knows of streams is void. Clients come back with their offsets."""
+        """The store has another epoch: what this node knows of streams is void. Clients come back with their
+        offsets.
+        """
         self.log.warning("the store has a new epoch; all connections reconnect")
         for connection in list(self.connections.values()):
             connection.session.not_opened(Unavailable("the store has a new epoch"))
             connection.flush()
-            connection.closed()
         self.delivery.tracks.clear()
         self.sends.forget_answered()
 
@@ -142,13 +144,12 @@ class Node:
         self,
         socket: Socket,
         codec: Codec,
+        principal: Principal,
         *,
-        user: str,
-        may_broadcast: bool,
         wants: Callable[[str], bool] = lambda _stream: True,
         hears_itself: bool = True,
     ) -> Connection:
-        """A client has connected and is `user`. Its first frame is still to come.
+        """A client has connected and is `principal`. Its first frame is still to come.
 
         `wants` says which of the user's streams it follows. Without `hears_itself` it is the old protocol: no entry of
         its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`, `draining`.
@@ -166,17 +167,17 @@ class Node:
             return connection.is_live(stream)
 
         session = Session(
-            user=user,
-            may_broadcast=may_broadcast,
+            user=principal.user,
+            may_broadcast=may(principal, "send", ALL),
             limits=self._session_limits,
             passed=passed,
             is_live=is_live,
             tells_absence=not hears_itself,
         )
         kind = Connection if hears_itself else DeafConnection
-        connection = kind(self, self._numbers, session, socket, codec, wants)
+        connection = kind(self, self._numbers, session, socket=socket, codec=codec, wants=wants)
         self.connections[connection.number] = connection
-        self._users.setdefault(user, set()).add(connection)
+        self._users.setdefault(principal.user, set()).add(connection)
         return connection
 
     def disconnected(self, connection: Connection) -> None:
@@ -205,6 +206,7 @@ class Node:
             self.spawn(self._change_membership(connection, command))
         else:
             connection.socket.close(command.code, command.reason)
+            connection.closed()
 
     async def _open(self, connection: Connection, command: commands.Open) -> None:
         session, store = connection.session, self.store

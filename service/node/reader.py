@@ -1,10 +1,11 @@
 """The mailbox reader: what the store has for this node's connections, in the order it was written.
 
-A mailbox is read by one task over one connection of its own. The same loop renews the mailbox' lease and puts a *beat* into
-it; seeing the beat again proves that the loop reads what the store writes. **Doubt** is the one answer to everything that
-could mean a lost entry: a lease that is gone, a hole in the mailbox' dense ids, an entry that cannot be read, a beat that
-does not come, a control call without an answer, another server. Then the mailbox is dropped, a new one is made (a name is
-used once), all streams are attached to it, and connections on streams that have moved meanwhile read pages.
+A mailbox is read by one task over one connection of its own. The same loop renews the mailbox' lease and puts a *beat*
+into it; seeing the beat again proves that the loop reads what the store writes. **Doubt** is the one answer to
+everything that could mean a lost entry: a lease that is gone, a hole in the mailbox' dense ids, an entry that cannot
+be read, a beat that does not come, a control call without an answer, another server. Then the mailbox is dropped, a
+new one is made (a name is used once), all streams are attached to it, and connections on streams that have moved
+meanwhile read pages.
 """
 
 import asyncio

@@ -124,7 +124,8 @@ class Sends:
             self._fail(batch, WaypostError("uncertain"))
             return
         self._note(batch, outcomes)
-        # In doubt the entry may have gone into a mailbox that nobody reads any more: then the answer does not wait for it.
+        # In doubt the entry may have gone into a mailbox that nobody reads any more: then the answer does not wait for
+        # it.
         is_read = bool(mailbox) and mailbox == self._node.reader.mailbox
         for waiting, outcome in zip(batch, outcomes, strict=True):
             session = waiting.connection.session

@@ -228,6 +228,10 @@ class Store:
         """
         return await nodes.heartbeat(self._context, node, facts)
 
+    async def nodes(self) -> list[str]:
+        """All nodes on the list, those included that have been silent for a while: what `reconcile` waits for."""
+        return await nodes.nodes(self._context)
+
     async def forget_node(self, node: str) -> None:
         """Take a node off the list, when it shuts down."""
         await nodes.forget_node(self._context, node)

@@ -111,6 +111,11 @@ async def heartbeat(context: Context, node: str, facts: Mapping[str, str]) -> li
     return sorted(raw.decode() for raw in live)
 
 
+async def nodes(context: Context) -> list[str]:
+    """See `Store.nodes`."""
+    return sorted(raw.decode() for raw in await context.link.call("ZRANGE", keys.NODES, 0, -1, is_write=False))
+
+
 async def forget_node(context: Context, node: str) -> None:
     """See `Store.forget_node`."""
     for reply in await context.link.pipeline([("ZREM", keys.NODES, node), ("DEL", keys.node(node))], is_write=True):

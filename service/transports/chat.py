@@ -1,8 +1,9 @@
 """`/chat/…`: the protocol of the pub/sub cluster, for clients that exist. Texts are to the letter of that protocol.
 
-What Waypost adds: whoever was away gets the missed texts, in order. The protocol has no acknowledgement, so after texts a
-WebSocket ping is sent, and its pong, which every client library sends by itself, acknowledges what was written before
-it (device `chat`). At worst a text comes twice after a cut, never not at all. A gap has no text in this protocol.
+What Waypost adds: whoever was away gets the missed texts, in order. The protocol has no acknowledgement, so after
+texts a WebSocket ping is sent, and its pong, which every client library sends by itself, acknowledges what was written
+before it (device `chat`). At worst a text comes twice after a cut, never not at all. A gap has no text in this
+protocol.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket
 
+from service.auth import sign_in_chat
 from service.core import frames
 from service.core.entries import Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
@@ -98,7 +100,7 @@ class ChatCodec:
             return text_frame(f"user 【{self._user}】 not in 【{group}】".encode())
         return text_frame(f"error: {frame.message}".encode())
 
-    def gap(self, stream: str, gap: Gap) -> bytes:  # noqa: ARG002 - the protocol's shape
+    def gap(self, stream: str, gap: Gap) -> bytes:
         """This protocol has no text for what is gone."""
         return b""
 
@@ -167,8 +169,9 @@ class ChatConversation(Conversation):
         self._pings += 1
         self.protocol.ping(str(self._pings).encode())
 
-    def answered_ping(self, payload: bytes) -> None:
+    def ponged(self, payload: bytes) -> None:
         """The pong says that everything written before its ping has arrived."""
+        super().ponged(payload)
         if self._passed is None or payload != str(self._pings).encode():
             return
         passed, self._passed = self._passed, None
@@ -252,14 +255,10 @@ async def _serve(
     user: str = websocket.path_params["user"]
     conversation = ChatConversation(websocket, user, parse)
     try:
-        check_name(user)
+        principal = sign_in_chat(user, conversation.settings)
         if joins is not None:
             check_name(joins)
-        if not conversation.settings.dev:
-            raise WaypostError("unauthorised", "these paths are open in dev mode only")
-        connection = node.connect(
-            conversation, conversation.codec, user=user, may_broadcast=True, wants=wants, hears_itself=False
-        )
+        connection = node.connect(conversation, conversation.codec, principal, wants=wants, hears_itself=False)
     except WaypostError as problem:
         await refuse(websocket, text_frame(f"error: {problem.detail}".encode()), problem)
         return

@@ -1,6 +1,7 @@
 """What every transport over a WebSocket does alike: time limits, pings, and telling the connection how its socket is.
 
-The protocols differ in how they spell (`decode`, the codec) and in what a pong means; see `websocket.py` and `chat.py`.
+The protocols differ in how they spell (`decode`, the codec) and in what a pong means (`ponged`); see `websocket.py`
+and `chat.py`.
 """
 
 import asyncio
@@ -41,9 +42,6 @@ class Conversation(ABC):
     def decode(self, data: bytes) -> list[ClientFrame | Malformed]:
         """The frames that a message of this protocol stands for."""
 
-    def answered_ping(self, payload: bytes) -> None:
-        """A pong has arrived."""
-
     # -- life ----------------------------------------------------------------------------------------------------------
 
     async def hold(self, connection: Connection, begin: Callable[[], None] = lambda: None) -> None:
@@ -80,7 +78,6 @@ class Conversation(ABC):
     def ponged(self, payload: bytes) -> None:
         """A pong has arrived."""
         self._heard_at = time.monotonic()
-        self.answered_ping(payload)
 
     def paused(self) -> None:
         """The socket's buffer is full."""
@@ -119,7 +116,9 @@ class Conversation(ABC):
         self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
 
     def _check_idle(self) -> None:
-        """A full socket that drains nothing for `idle_close_s` ends with 4001; the client resumes when it comes back."""
+        """A full socket that drains nothing for `idle_close_s` ends with 4001; the client resumes when it comes
+        back.
+        """
         now, buffered = time.monotonic(), self.protocol.buffered_bytes
         if buffered < self._buffered:
             self._buffered, self._paused_at = buffered, now

@@ -1,7 +1,7 @@
 """The uvicorn WebSocket protocol that Waypost's transports use: frames that are ready, pongs, and draining.
 
-uvicorn's own `websockets-sansio` protocol accepts the connection, parses and closes. What ASGI cannot show is added here,
-and reaches the transport through the scope's extensions as `READY_FRAMES`:
+uvicorn's own `websockets-sansio` protocol accepts the connection, parses and closes. What ASGI cannot show is added
+here, and reaches the transport through the scope's extensions as `READY_FRAMES`:
 
 - `write` takes bytes that are WebSocket frames already. A server's frame is the same for every receiver, so it is built
   once, and written a thousand times for the price of the system call.
@@ -10,6 +10,7 @@ and reaches the transport through the scope's extensions as `READY_FRAMES`:
 """
 
 import struct
+from asyncio import BaseTransport
 from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol, cast
 
@@ -55,6 +56,11 @@ class ReadyFrames(WebSocketsSansIOProtocol):
     _is_writing_paused = False
     write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
 
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Keeps the transport's own `write` at hand."""
+        super().connection_made(transport)
+        self.write = self.transport.write
+
     def handle_connect(self, event: Request) -> None:
         """Makes this protocol reachable from the ASGI scope."""
         super().handle_connect(event)
@@ -64,7 +70,6 @@ class ReadyFrames(WebSocketsSansIOProtocol):
     def listen(self, listener: Listener, write_buffer_bytes: int) -> None:
         """From now on the listener hears everything, and at most about `write_buffer_bytes` wait to be sent."""
         self._listener = listener
-        self.write = self.transport.write
         self.transport.set_write_buffer_limits(write_buffer_bytes, write_buffer_bytes // LOW_WATER_SHARE)
         # What a hasty client sent before it was accepted.
         early = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
@@ -160,8 +165,8 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
 
 def protocol_of(scope: MutableMapping[str, Any]) -> ReadyFrames:
-    """The protocol behind an ASGI WebSocket scope. Raises `RuntimeError` when uvicorn was not told to use it."""
+    """The protocol behind an ASGI WebSocket scope. Raises `TypeError` when uvicorn was not told to use it."""
     protocol = scope.get("extensions", {}).get(READY_FRAMES)
     if not isinstance(protocol, ReadyFrames):
-        raise RuntimeError("uvicorn must run with ws=service.transports.ready_frames.ReadyFrames")
+        raise TypeError("uvicorn must run with ws=service.transports.ready_frames.ReadyFrames")
     return protocol

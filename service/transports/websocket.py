@@ -53,9 +53,7 @@ async def connect(websocket: WebSocket) -> None:
     conversation = WireConversation(protocol_of(websocket.scope), settings)
     try:
         principal = sign_in(websocket.query_params, websocket.headers.get("authorization"), settings)
-        connection = node.connect(
-            conversation.protocol, WIRE, user=principal.user, may_broadcast=principal.can_broadcast
-        )
+        connection = node.connect(conversation.protocol, WIRE, principal)
     except WaypostError as problem:
         await refuse(websocket, WIRE.frame(frames.error_frame(problem)), problem)
         return

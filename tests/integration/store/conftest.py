@@ -10,11 +10,6 @@ from service.store import Store, StoreOptions
 from tests.integration.store.kit import Server, binary, leaks
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def product(request: pytest.FixtureRequest) -> str:
     name = str(request.param)

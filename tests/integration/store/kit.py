@@ -22,6 +22,7 @@ LAYOUT = Layout(16)
 EPOCH_KEYS = tuple(epoch(tag) for tag in LAYOUT.tags)
 # Answers of a call that this epoch's fence refuses carry this.
 FOREIGN_RUN = "f" * 40
+_CONFIG = Path(__file__).parents[3] / "compose" / "redis.conf"  # the shipped one
 _send_numbers = itertools.count(1)
 
 
@@ -53,10 +54,9 @@ class Server:
     def start(self) -> None:
         program = binary(self.product)
         assert program is not None
-        fixed = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""]
-        durable = ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+        own = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self.process = subprocess.Popen(
-            [program, *fixed, *durable, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, str(_CONFIG), *own, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         wait_until(self.answers, "the server answers")
 

@@ -5,7 +5,7 @@ import redis
 
 from service.core.entries import Arrival
 from service.core.names import ZERO, EntryId
-from service.store import Beat, Outgoing, Store
+from service.store import Outgoing, Store
 from tests.integration.store.kit import (
     direct,
     head_of,
@@ -233,14 +233,3 @@ async def test_the_trace_travels_along(store: Store) -> None:
     [entry] = (await store.page("all", ZERO, [], max_entries=1, max_bytes=1)).entries
     [arrival] = await received(store, mailbox)
     assert entry.trace == arrival.entry.trace == "00-ab-cd-01"
-
-
-async def test_a_mailbox_begins_with_a_beat(store: Store) -> None:
-    mailbox = await listen(store, "all")
-    await send(store, to_all("alice"))
-    reader = store.mailbox_reader()
-    entries = await reader.read(mailbox, -1 + 0, block_ms=0, count=10)
-    await reader.close()
-
-    assert [(number, type(entry)) for number, entry in entries] == [(1, Arrival)]
-    assert Beat(0) not in [entry for _, entry in entries]

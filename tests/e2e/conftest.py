@@ -1,0 +1,45 @@
+"""Real processes for every test of the promises: a database of each kind, and nodes on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
+
+import pytest
+
+from migrations import __main__ as migrations
+from tests.integration.store.kit import Server, binary
+from tests.service import NodeProcess
+
+
+class StartNode(Protocol):
+    """Starts a node on the test's database."""
+
+    def __call__(self, name: str = "a", **settings: object) -> NodeProcess: ...
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def database(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A migrated database for one test, to be killed at will."""
+    if binary(request.param) is None:
+        pytest.skip("redis-server is not on the PATH")
+    server = Server(request.param)
+    try:
+        server.start()
+        asyncio.run(migrations.up(server.url))
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+async def start_node(database: Server) -> AsyncIterator[StartNode]:
+    """Nodes, ended with the test."""
+    nodes: list[NodeProcess] = []
+
+    def start(name: str = "a", **settings: object) -> NodeProcess:
+        nodes.append(NodeProcess(database.url, name, **settings))
+        return nodes[-1].start()
+
+    yield start
+    for node in nodes:
+        node.remove()

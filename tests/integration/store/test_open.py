@@ -1,0 +1,191 @@
+"""open_session: where each stream starts, for new devices and known ones, and what brought offsets do."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+import redis
+
+from migrations import __main__ as migrations
+from service.core.names import ZERO, EntryId
+from service.store import Commit, OpenedStream, Store, TrimCause
+from tests.integration.store.kit import EPOCH_KEYS, Server, direct, key_of, send, to_all, to_group
+
+pytestmark = pytest.mark.anyio
+
+
+async def session(
+    store: Store, user: str, offsets: Mapping[str, EntryId] | None = None, *, is_foreign: bool = False
+) -> dict[str, OpenedStream]:
+    opened = await store.open_session(user, "phone", "n1", offsets or {}, is_foreign=is_foreign)
+    return {one.stream: one for one in opened}
+
+
+def stored(admin: redis.Redis, user: str) -> dict[str, str]:
+    raw = admin.hgetall(key_of("o", f"user:{user}", f"{user}/phone"))
+    return {stream.decode(): value.decode() for stream, value in raw.items()}
+
+
+async def test_a_new_device_starts_at_floor_joining_and_now(store: Store, admin: redis.Redis) -> None:
+    inbox = await send(store, *(direct("alice", "alice") for _ in range(3)))
+    await store.trim("user:alice", inbox[0], TrimCause())
+    await store.join("bob", "g", mailbox="", origin=None)
+    await send(store, to_group("bob", "g"))
+    joined = await store.join("alice", "g", mailbox="", origin=None)
+    await send(store, to_group("bob", "g"))
+    [everybody] = await send(store, to_all("bob"))
+    opened = await session(store, "alice")
+
+    assert list(opened) == ["user:alice", "group:g", "all"]
+    assert {name: one.offset for name, one in opened.items()} == {
+        "user:alice": inbox[0],
+        "group:g": joined.id,
+        "all": everybody,
+    }
+    assert all(one.start == one.offset and one.foreign is None for one in opened.values())
+    assert (opened["user:alice"].floor, opened["user:alice"].head.n) == (inbox[0], 4)
+    assert stored(admin, "alice") == {name: f"{one.offset} {store.epoch}" for name, one in opened.items()}
+    raw = admin.hget(key_of("d", "user:alice", "alice"), "phone")
+    assert raw is not None
+    device = json.loads(raw)
+    assert device["node"] == "n1"
+    assert device["first"] == device["last"] >= everybody.ms
+
+
+async def test_a_known_device_goes_on_from_its_offset(store: Store, admin: redis.Redis) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(to_all("bob") for _ in range(3)))
+    joined = await store.join("alice", "g", mailbox="", origin=None)
+    await store.commit([Commit("alice", "phone", {"all": ids[1]})])
+    opened = await session(store, "alice")
+    again = await session(store, "alice")
+
+    assert (opened["all"].offset, opened["all"].head) == (ids[1], ids[2])
+    assert opened["user:alice"].offset == ZERO
+    # Joined since: it starts there, not at the head.
+    assert opened["group:g"].offset == joined.id
+    assert again == opened
+    raw = admin.hget(key_of("d", "user:alice", "alice"), "phone")
+    assert raw is not None
+    assert json.loads(raw)["first"] <= json.loads(raw)["last"]
+
+
+async def test_groups_that_deny_the_user_are_dropped(store: Store, admin: redis.Redis) -> None:
+    await store.join("alice", "kept", mailbox="", origin=None)
+    await store.join("alice", "left", mailbox="", origin=None)
+    await session(store, "alice")
+    await store.leave("alice", "left", mailbox="", origin=None)
+    admin.hset(key_of("u", "user:alice", "alice"), mapping={"left": "1", "never": "1"})
+    opened = await session(store, "alice", {"group:left": EntryId(1, 1), "group:other": EntryId(1, 1)})
+
+    assert list(opened) == ["user:alice", "group:kept", "all"]
+    assert admin.hkeys(key_of("u", "user:alice", "alice")) == [b"kept"]
+    assert "group:other" not in stored(admin, "alice")
+
+
+async def test_a_brought_offset_above_the_stored_one_is_an_ack(store: Store, admin: redis.Redis) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
+    opened = (await session(store, "alice", {"user:alice": ids[1]}))["user:alice"]
+
+    assert (opened.offset, opened.start, opened.foreign) == (ids[1], ids[1], None)
+    assert stored(admin, "alice")["user:alice"] == f"{ids[1]} {store.epoch}"
+
+
+async def test_a_brought_offset_below_only_moves_the_start(store: Store, admin: redis.Redis) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
+    await store.commit([Commit("alice", "phone", {"user:alice": ids[2]})])
+    opened = (await session(store, "alice", {"user:alice": ids[0]}))["user:alice"]
+
+    assert (opened.offset, opened.start) == (ids[2], ids[0])
+    assert stored(admin, "alice")["user:alice"] == f"{ids[2]} {store.epoch}"
+
+
+async def test_no_brought_offset_reaches_back_before_the_first_joining(store: Store) -> None:
+    await store.join("bob", "g", mailbox="", origin=None)
+    await send(store, to_group("bob", "g"))
+    first = await store.join("alice", "g", mailbox="", origin=None)
+    await store.leave("alice", "g", mailbox="", origin=None)
+    [between] = await send(store, to_group("bob", "g"))
+    second = await store.join("alice", "g", mailbox="", origin=None)
+
+    opened = (await session(store, "alice", {"group:g": EntryId(1, 1)}))["group:g"]
+    assert (opened.offset, opened.start) == (second.id, first.id)
+    # In between it may begin: what lies outside the stretches is for the page to leave out.
+    assert (await session(store, "alice", {"group:g": between}))["group:g"].start == between
+
+
+async def test_a_brought_offset_above_the_head_is_answered_as_it_is(store: Store, admin: redis.Redis) -> None:
+    [head] = await send(store, direct("alice", "alice"))
+    future = EntryId(head.ms + 5, 77)
+    opened = (await session(store, "alice", {"user:alice": future}))["user:alice"]
+
+    assert (opened.offset, opened.start, opened.head) == (ZERO, future, head)
+    assert stored(admin, "alice")["user:alice"] == f"0-0 {store.epoch}"
+
+
+async def test_a_brought_offset_of_another_epoch_is_not_stored(store: Store, admin: redis.Redis) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
+    await store.commit([Commit("alice", "phone", {"user:alice": ids[0]})])
+    opened = (await session(store, "alice", {"user:alice": ids[2]}, is_foreign=True))["user:alice"]
+
+    assert (opened.offset, opened.start, opened.foreign) == (ids[0], ids[0], ids[2])
+    assert stored(admin, "alice")["user:alice"] == f"{ids[0]} {store.epoch}"
+
+
+async def test_a_stored_offset_above_the_head_is_of_another_history(store: Store, admin: redis.Redis) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
+    await store.commit([Commit("alice", "phone", {"user:alice": ids[2]})])
+    admin.delete(key_of("s", "user:alice"), key_of("h", "user:alice"))
+    opened = (await session(store, "alice"))["user:alice"]
+    again = (await session(store, "alice"))["user:alice"]
+
+    assert (opened.offset, opened.start, opened.head, opened.foreign) == (ZERO, ZERO, ZERO, ids[2])
+    assert again.foreign is None
+
+
+async def test_offsets_of_an_earlier_epoch_stand_while_their_entries_do(
+    store: Store, server: Server, admin: redis.Redis
+) -> None:
+    await session(store, "alice")
+    ids = await send(store, *(direct("alice", "alice") for _ in range(4)))
+    everybody = await send(store, *(to_all("bob") for _ in range(2)))
+    await store.commit([Commit("alice", "phone", {"user:alice": ids[1], "all": everybody[0]})])
+    await store.redact("user:alice", ids[1], "alice", only_sender=True)
+    admin.xdel(key_of("s", "all"), str(everybody[0]))
+    before = store.epoch
+    admin.delete(EPOCH_KEYS[3])
+    await migrations.up(server.url)
+    await store.fence_state()
+    opened = await session(store, "alice")
+
+    assert store.epoch != before
+    assert (opened["user:alice"].offset, opened["user:alice"].foreign) == (ids[1], None)
+    assert (opened["all"].offset, opened["all"].foreign) == (everybody[1], everybody[0])
+    assert {value.split()[1] for value in stored(admin, "alice").values()} == {store.epoch}
+
+
+async def test_a_broken_device_record_is_written_anew(store: Store, admin: redis.Redis) -> None:
+    name = key_of("d", "user:alice", "alice")
+    for rubbish in ("rubbish", "17"):
+        admin.hset(name, "phone", rubbish)
+        await session(store, "alice")
+        raw = admin.hget(name, "phone")
+        assert raw is not None
+        assert json.loads(raw)["node"] == "n1"
+
+
+async def test_thousands_of_groups(store: Store, admin: redis.Redis) -> None:
+    for n in range(2000):
+        admin.hset(key_of("g", f"group:g{n}", f"g{n}"), "alice", "member|1-1,")
+        admin.hset(key_of("h", f"group:g{n}"), "head", "1-1")
+        admin.hset(key_of("u", "user:alice", "alice"), f"g{n}", "1")
+    opened = await session(store, "alice")
+
+    assert len(opened) == 2002
+    assert opened["group:g1999"].offset == EntryId(1, 1)
+    assert len(stored(admin, "alice")) == 2002
+    assert await session(store, "alice") == opened

@@ -1,0 +1,255 @@
+"""What tests of the running service share: node processes, and a phone that speaks the wire by hand."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.integration.store.kit import wait_until
+
+Frame = dict[str, Any]
+
+ENTRY_TYPES = ("message", "joined", "left", "redacted")
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class NodeProcess:
+    """`waypost serve` in dev mode, against a store that somebody else runs."""
+
+    def __init__(self, redis_url: str, name: str, **settings: object) -> None:
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.output = Path(tempfile.mkstemp(prefix=f"wp-{name}-")[1])
+        self._environ = {key: value for key, value in os.environ.items() if not key.startswith("WAYPOST_")}
+        self._environ |= {
+            "WAYPOST_REDIS_URL": redis_url,
+            "WAYPOST_PORT": str(self.port),
+            "WAYPOST_NODE": name,
+            "WAYPOST_DEV": "1",
+        }
+        self._environ |= {f"WAYPOST_{key.upper()}": str(value) for key, value in settings.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> Self:
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"], env=self._environ, stdout=output, stderr=output
+            )
+        if wait:
+            wait_until(self.is_ready, f"{self.name} is ready; it said:\n{self.said()}", 20)
+        return self
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def reasons(self) -> list[str] | None:
+        """What `/readyz` gives as reasons, None when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                found: list[str] = json.load(answer)["reasons"]
+        except urllib.error.HTTPError as refusal:
+            assert refusal.code == 503
+            found = json.load(refusal)["reasons"]
+            assert found
+        except OSError:
+            return None
+        return found
+
+    def is_ready(self) -> bool:
+        return self.reasons() == []
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.ends()
+
+    def stop(self) -> int:
+        """Ends it as an operator would; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.ends()
+
+    def ends(self, seconds: float = 20) -> int:
+        assert self.process is not None
+        code = self.process.wait(seconds)
+        self.process = None
+        return code
+
+    def memory_bytes(self) -> int:
+        """The resident memory of the process (Linux)."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+    def remove(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.kill()
+        self.output.unlink()
+
+
+class Phone:
+    """One connection of one device, by hand: every frame that came, in order, checked for what must never happen."""
+
+    def __init__(self, websocket: ClientConnection, user: str) -> None:
+        self.websocket = websocket
+        self.user = user
+        self.frames: list[Frame] = []
+        self.closed: tuple[int, str] | None = None
+        self._highest: dict[str, tuple[int, int]] = {}
+        self._taken = 0
+        self._news = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def dial(cls, url: str, user: str | None, **options: Any) -> Self:
+        """Connects, and says nothing yet."""
+        query = "" if user is None else f"?user={user}"
+        options.setdefault("compression", None)
+        address = url.replace("http://", "ws://") + "/v1/connect" + query
+        return cls(await connect(address, max_size=None, ping_interval=None, **options), user or "")
+
+    @classmethod
+    async def open(cls, url: str, user: str, device: str = "default", **hello: Any) -> Self:
+        """Connects, says hello and waits until everything missed has come."""
+        phone = await cls.dial(url, user)
+        await phone.say(type="hello", device=device, **hello)
+        await phone.wait("live")
+        return phone
+
+    async def _read(self) -> None:
+        try:
+            async for text in self.websocket:
+                for line in str(text).split("\n"):
+                    self._check(json.loads(line))
+                async with self._news:
+                    self._news.notify_all()
+        except ConnectionClosed:
+            pass
+        finally:
+            self.closed = (self.websocket.close_code or 1006, self.websocket.close_reason or "")
+            async with self._news:
+                self._news.notify_all()
+
+    def _check(self, frame: Frame) -> None:
+        """Within a connection the ids of what is pushed only rise."""
+        self.frames.append(frame)
+        if frame["type"] in ENTRY_TYPES and "ref" not in frame:
+            ms, n = frame["id"].split("-")
+            entry = (int(ms), int(n))
+            assert entry > self._highest.get(frame["stream"], (0, 0)), f"{frame} came after {self._highest}"
+            self._highest[frame["stream"]] = entry
+
+    async def say(self, **frame: Any) -> None:
+        await self.websocket.send(json.dumps(frame))
+
+    async def until(self, condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+        """Waits until something is true of what has come."""
+        try:
+            async with asyncio.timeout(seconds), self._news:
+                await self._news.wait_for(lambda: condition() or self.closed is not None)
+        except TimeoutError:
+            raise AssertionError(f"{self.user}: {what}: not within {seconds} s; came: {self.frames[-5:]}") from None
+        assert condition(), f"{self.user}: {what}: closed with {self.closed} before; came: {self.frames[-5:]}"
+
+    async def wait(self, type_: str, seconds: float = 20, **fields: Any) -> Frame:
+        """The next frame of a type (and fields), of those that no `wait` returned or passed over."""
+
+        def found() -> Frame | None:
+            for at in range(self._taken, len(self.frames)):
+                frame = self.frames[at]
+                if frame["type"] == type_ and all(frame.get(name) == value for name, value in fields.items()):
+                    return frame
+            return None
+
+        await self.until(found, f"a {type_} {fields}", seconds)
+        frame = found()
+        assert frame is not None
+        self._taken = self.frames.index(frame, self._taken) + 1
+        return frame
+
+    async def ends(self, seconds: float = 20) -> int:
+        """Waits until the server has closed the connection; the close code."""
+        async with asyncio.timeout(seconds):
+            await asyncio.shield(self._reading)
+        assert self.closed is not None
+        return self.closed[0]
+
+    async def send(self, to: str, body: object, key: str | None = None) -> Frame:
+        """Sends and waits for the answer: `sent` or `error`."""
+        ref = f"r{len(self.frames)}-{time.monotonic_ns()}"
+        given = {} if key is None else {"key": key}
+        await self.say(type="send", ref=ref, to=to, body=body, **given)
+        await self.until(lambda: self.answer_to(ref), f"an answer to {body!r}")
+        answer = self.answer_to(ref)
+        assert answer is not None
+        return answer
+
+    def answer_to(self, ref: object) -> Frame | None:
+        return next((frame for frame in self.frames if frame.get("ref") == ref), None)
+
+    async def ack(self, **offsets: str) -> None:
+        """Acknowledges (`user_bob="…"` stands for `user:bob`) and waits until that is stored."""
+        await self.acknowledge({stream.replace("_", ":", 1): offset for stream, offset in offsets.items()})
+
+    async def acknowledge(self, offsets: dict[str, str]) -> None:
+        ref = f"a{time.monotonic_ns()}"
+        await self.say(type="ack", ref=ref, offsets=offsets)
+        await self.until(lambda: self.answer_to(ref), "acked")
+        answer = self.answer_to(ref)
+        assert answer is not None
+        assert answer["type"] == "acked", answer
+
+    def messages(self, stream: str | None = None) -> list[Frame]:
+        """The messages that came, in order."""
+        return [f for f in self.frames if f["type"] == "message" and stream in (None, f["stream"])]
+
+    def bodies(self, stream: str | None = None) -> list[Any]:
+        """The bodies of the messages that came, in order."""
+        return [frame["body"] for frame in self.messages(stream)]
+
+    def gaps(self) -> list[Frame]:
+        return [frame for frame in self.frames if frame["type"] == "gap"]
+
+    def welcome(self) -> Frame:
+        return next(frame for frame in self.frames if frame["type"] == "welcome")
+
+    def last_ids(self) -> dict[str, str]:
+        """Per stream the highest id that came, as a client acknowledges: entries, `sent` and gaps count."""
+        found: dict[str, tuple[int, int]] = {}
+        for frame in self.frames:
+            if "stream" in frame and ("id" in frame or frame["type"] == "gap"):
+                ms, n = frame.get("id", frame.get("to", "")).split("-")
+                found[frame["stream"]] = max((int(ms), int(n)), found.get(frame["stream"], (0, 0)))
+        return {stream: f"{ms}-{n}" for stream, (ms, n) in found.items()}
+
+    async def leave(self) -> None:
+        """Hangs up."""
+        await self.websocket.close()
+        await self._reading
+
+    def cut(self) -> None:
+        """Loses the network: no goodbye."""
+        self.websocket.transport.abort()
