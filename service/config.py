@@ -71,12 +71,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: Count = 20_000
     # Streams in one `welcome` frame; the rest follows in `streams` frames, so no frame outgrows a client's buffer.
     welcome_streams: Count = 500
-    # A larger body goes to mailboxes as a reference: it is stored once, not once per node.
-    body_inline_bytes: Bytes = 4096
-    # The newest entries of each stream, kept in the node for connections that are only a little behind.
-    tail_entries: Count = 64
-    # All tails of a node together.
-    tail_bytes: Bytes = 8_388_608
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

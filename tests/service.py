@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,10 @@ from tests.integration.store.kit import wait_until
 Frame = dict[str, Any]
 
 ENTRY_TYPES = ("message", "joined", "left", "redacted")
+
+
+class Misdelivered(Exception):
+    """Something came that must never come. Not an AssertionError: no test may take it for a wait that failed."""
 
 
 def free_port() -> int:
@@ -68,9 +72,10 @@ class NodeProcess:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
                 found: list[str] = json.load(answer)["reasons"]
         except urllib.error.HTTPError as refusal:
-            assert refusal.code == 503
+            if refusal.code != 503:
+                raise
             found = json.load(refusal)["reasons"]
-            assert found
+            return found or ["503 without a reason"]
         except OSError:
             return None
         return found
@@ -119,20 +124,31 @@ class Phone:
         self.frames: list[Frame] = []
         self.closed: tuple[int, str] | None = None
         self._highest: dict[str, tuple[int, int]] = {}
+        self._problem: Misdelivered | None = None
         self._taken = 0
+        self._answers: dict[object, Frame] = {}
+        self._may_read = asyncio.Event()
+        self._may_read.set()
         self._news = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def dial(cls, url: str, user: str | None, **options: Any) -> Self:
-        """Connects, and says nothing yet."""
+    async def dial(cls, url: str, user: str | None, *, receive_buffer: int = 0, **options: object) -> Self:
+        """Connects, and says nothing yet. With a small `receive_buffer` (bytes) the server soon feels who stops
+        reading.
+        """
         query = "" if user is None else f"?user={user}"
         options.setdefault("compression", None)
+        if receive_buffer:
+            options["sock"] = sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(url.rpartition(":")[2])))
         address = url.replace("http://", "ws://") + "/v1/connect" + query
         return cls(await connect(address, max_size=None, ping_interval=None, **options), user or "")
 
     @classmethod
-    async def open(cls, url: str, user: str, device: str = "default", **hello: Any) -> Self:
+    async def open(cls, url: str, user: str, device: str = "default", **hello: object) -> Self:
         """Connects, says hello and waits until everything missed has come."""
         phone = await cls.dial(url, user)
         await phone.say(type="hello", device=device, **hello)
@@ -146,8 +162,11 @@ class Phone:
                     self._check(json.loads(line))
                 async with self._news:
                     self._news.notify_all()
+                await self._may_read.wait()
         except ConnectionClosed:
             pass
+        except Misdelivered as problem:
+            self._problem = problem
         finally:
             self.closed = (self.websocket.close_code or 1006, self.websocket.close_reason or "")
             async with self._news:
@@ -156,13 +175,16 @@ class Phone:
     def _check(self, frame: Frame) -> None:
         """Within a connection the ids of what is pushed only rise."""
         self.frames.append(frame)
+        if "ref" in frame:
+            self._answers.setdefault(frame["ref"], frame)
         if frame["type"] in ENTRY_TYPES and "ref" not in frame:
             ms, n = frame["id"].split("-")
             entry = (int(ms), int(n))
-            assert entry > self._highest.get(frame["stream"], (0, 0)), f"{frame} came after {self._highest}"
+            if entry <= self._highest.get(frame["stream"], (0, 0)):
+                raise Misdelivered(f"{frame} came after {self._highest}")
             self._highest[frame["stream"]] = entry
 
-    async def say(self, **frame: Any) -> None:
+    async def say(self, **frame: object) -> None:
         await self.websocket.send(json.dumps(frame))
 
     async def until(self, condition: Callable[[], object], what: str, seconds: float = 20) -> None:
@@ -172,9 +194,11 @@ class Phone:
                 await self._news.wait_for(lambda: condition() or self.closed is not None)
         except TimeoutError:
             raise AssertionError(f"{self.user}: {what}: not within {seconds} s; came: {self.frames[-5:]}") from None
+        if self._problem is not None:
+            raise self._problem
         assert condition(), f"{self.user}: {what}: closed with {self.closed} before; came: {self.frames[-5:]}"
 
-    async def wait(self, type_: str, seconds: float = 20, **fields: Any) -> Frame:
+    async def wait(self, type_: str, seconds: float = 20, **fields: object) -> Frame:
         """The next frame of a type (and fields), of those that no `wait` returned or passed over."""
 
         def found() -> Frame | None:
@@ -194,6 +218,8 @@ class Phone:
         """Waits until the server has closed the connection; the close code."""
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._reading)
+        if self._problem is not None:
+            raise self._problem
         assert self.closed is not None
         return self.closed[0]
 
@@ -208,7 +234,25 @@ class Phone:
         return answer
 
     def answer_to(self, ref: object) -> Frame | None:
-        return next((frame for frame in self.frames if frame.get("ref") == ref), None)
+        return self._answers.get(ref)
+
+    async def send_all(self, to: str, bodies: Iterable[object], seconds: float = 30) -> list[Frame]:
+        """Sends without waiting in between; every one must be answered `sent`. Returns the answers, as sent."""
+        refs = []
+        for body in bodies:
+            refs.append(f"s{time.monotonic_ns()}")
+            await self.say(type="send", ref=refs[-1], to=to, body=body)
+        await self.until(lambda: refs[-1] in self._answers and self._answers.keys() >= set(refs), "answers", seconds)
+        answers = [self._answers[ref] for ref in refs]
+        assert {answer["type"] for answer in answers} == {"sent"}, answers
+        return answers
+
+    def stop_reading(self) -> None:
+        """Reads nothing more, once the library's queue (16 frames) is full, until `go_on_reading`."""
+        self._may_read.clear()
+
+    def go_on_reading(self) -> None:
+        self._may_read.set()
 
     async def ack(self, **offsets: str) -> None:
         """Acknowledges (`user_bob="…"` stands for `user:bob`) and waits until that is stored."""

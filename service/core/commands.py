@@ -61,8 +61,7 @@ class Close(msgspec.Struct, frozen=True):
 Command = Open | Publish | ChangeMembership | Commit | Close
 
 
-# -- what the store answered, as a session needs it
-# ----------------------------------------------------------------------
+# -- what the store answered, as a session needs it -------------------------------------------------------------------
 
 
 class Started(msgspec.Struct, frozen=True):

@@ -168,7 +168,7 @@ class Track(Generic[Link]):
         if position is None:
             self._seen = entry if self._seen is None else max(entry, self._seen)
             return Step.HAD
-        if is_whole and follows(entry, position):
+        if is_whole and follows(entry, position) and all(_lies_below(entry, ahead) for ahead in self.ahead.values()):
             self.position = entry
             return Step.PUSH
         return Step.HAD if had(entry, position) else Step.HOLE
@@ -231,6 +231,13 @@ class Track(Generic[Link]):
         if place is Place.LIVE:
             return self.live
         return self.ahead if place is Place.AHEAD else self.behind
+
+
+def _lies_below(entry: EntryId, ahead: Cursor[Link]) -> bool:
+    """Whether a cursor that is ahead has this entry. It has not when a store that lost what the cursor read gives the
+    same numbers out once more.
+    """
+    return entry == ahead.passed or (entry.n < ahead.passed.n and entry.ms <= ahead.passed.ms)
 
 
 class Delivery(Generic[Link]):

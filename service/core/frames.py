@@ -128,18 +128,20 @@ def _decode_one(data: bytes) -> ClientFrame | Malformed:
     except msgspec.ValidationError as problem:
         return _explain(data, str(problem))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _explain_undecodable(data)
+        return _explain_undecodable(data, "a string holds half of a surrogate pair")
 
 
-def _explain_undecodable(data: bytes) -> Malformed:
-    """Tells JSON that the decoder does not take (half of a surrogate pair, which JavaScript can send) from no JSON."""
+def _explain_undecodable(data: bytes, problem: str) -> Malformed:
+    """Tells JSON that msgspec does not take (half of a surrogate pair, which JavaScript can send; a number that no
+    float holds) from no JSON.
+    """
     try:
-        given = json.loads(data, parse_constant=_refuse_constant)
+        given = json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return Malformed("bad_frame", "not JSON")
     if not isinstance(given, dict) or not isinstance(given.get("type"), str):
         return Malformed("bad_frame", ERRORS["bad_frame"].text)
-    return Malformed("bad_request", "a string holds half of a surrogate pair", _echoable(given.get("ref")))
+    return _refused(given["type"], problem, given.get("ref"))
 
 
 def _refuse_constant(name: str) -> None:
@@ -148,7 +150,8 @@ def _refuse_constant(name: str) -> None:
 
 def _echoable(ref: object) -> Ref:
     if isinstance(ref, str):  # half of a surrogate pair could not be written back
-        return ref if len(ref) <= REF_LENGTH_MAX and ref.isprintable() else None
+        is_whole = not any("\ud800" <= char <= "\udfff" for char in ref)
+        return ref if len(ref) <= REF_LENGTH_MAX and is_whole else None
     return ref if type(ref) is int else None
 
 
@@ -156,11 +159,14 @@ def _explain(data: bytes, problem: str) -> Malformed:
     try:
         envelope = _envelope.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Malformed("bad_frame", ERRORS["bad_frame"].text)
-    ref = _echoable(envelope.ref)
-    if envelope.type not in _known_types:
-        return Malformed("unknown_type", f"no frame of type {envelope.type[:40]!r}", ref)
-    return Malformed("bad_request", problem, ref)
+        return _explain_undecodable(data, problem)
+    return _refused(envelope.type, problem, envelope.ref)
+
+
+def _refused(kind: str, problem: str, ref: object) -> Malformed:
+    if kind not in _known_types:
+        return Malformed("unknown_type", f"no frame of type {kind[:40]!r}", _echoable(ref))
+    return Malformed("bad_request", problem, _echoable(ref))
 
 
 # -- server → client ---------------------------------------------------------------------------------------------------
@@ -341,6 +347,10 @@ def encode_entry(stream: str, entry: Entry) -> bytes:
         unknown["from"] = entry.sender
     if entry.to:
         unknown["to"] = entry.to
+    if entry.mid:
+        unknown["mid"] = entry.mid
+    if entry.target:
+        unknown["target"] = entry.target
     if entry.body is not None:
         unknown["body"] = Raw(entry.body)
     return _encoder.encode(unknown)

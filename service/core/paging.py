@@ -5,6 +5,8 @@ or part of a gap; and a gap is told with its bounds, its count and its cause. Wh
 membership is no gap: it never was theirs.
 """
 
+from bisect import bisect_left, bisect_right
+
 import msgspec
 
 from service.core.entries import Entry, GapKind, Page, Redaction, Removal, Stretch
@@ -64,14 +66,12 @@ def contradicts(page: Page) -> bool:
     is taken by another entry. A number that nobody has is a hole, which has a cause of its own.
     """
     after = page.after
-    if after in (ZERO, page.head):
+    if after in (ZERO, page.head, page.floor, page.before):
         return False
     if after > page.head or after.n >= page.head.n:
         return True
-    if after <= page.floor:
-        return after.n > page.floor.n
-    if after == page.before:
-        return False
+    if after < page.floor or after.n < page.floor.n:
+        return after > page.floor or after.n > page.floor.n
     redaction = page.redactions.get(after.n)
     if redaction is not None:
         return redaction.id != after
@@ -106,14 +106,16 @@ class _Laying:
         self.items: list[Entry | Gap] = []
         # As far as this page can speak of: to the head, or to its last entry.
         self.upto = page.head if page.is_last else page.entries[-1].id
+        self._laid = page.after  # where the stretches so far end
+        self._redacted = sorted(page.redactions)
 
     def lay_stretch(self, stretch: Stretch, user: str) -> None:
         """Lays what lies within one stretch of membership."""
         end = self.page.head if stretch.left is None else stretch.left
-        if end <= self.page.after:
+        if end <= self._laid:
             return
-        start = max(self.page.after, stretch.joined)
-        if stretch.joined > self.page.after:
+        start = max(self._laid, stretch.joined)
+        if stretch.joined > self._laid:
             # Who was away while leaving and coming back sees the own `joined` entry: numbers count anew from it.
             self.items += [
                 entry
@@ -121,6 +123,7 @@ class _Laying:
                 if entry.id == stretch.joined and entry.type == "joined" and entry.sender == user
             ]
         self.lay(start, end)
+        self._laid = max(self._laid, min(end, self.upto))
 
     def lay(self, after: EntryId, end: EntryId) -> None:
         """Lays every number above `after` up to `end`, as far as the page reaches."""
@@ -144,7 +147,7 @@ class _Laying:
 
         `last` is the id of the last number when it is known.
         """
-        for n in sorted(n for n in self.page.redactions if at.n < n < until):
+        for n in self._redacted[bisect_right(self._redacted, at.n) : bisect_left(self._redacted, until)]:
             redaction = self.page.redactions[n]
             if redaction.id.n > at.n + 1:
                 self._lost(at, n - 1)
@@ -159,6 +162,8 @@ class _Laying:
         self._gap(after, last or (known[-1] if known else EntryId(after.ms, n)))
 
     def _gap(self, after: EntryId, to: EntryId) -> None:
+        if to.n <= after.n:  # a floor made of a time: no number lies between
+            return
         causes = tuple(removal for removal in self.page.removals if removal.after < to and removal.to > after)
         if not causes:
             kind: GapKind = "trimmed" if to <= self.page.floor else "lost"

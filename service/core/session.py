@@ -64,6 +64,15 @@ class _Pending(msgspec.Struct):
     answer: frames.Sent | frames.Left | None = None
 
 
+def _size(frame: ClientFrame) -> int:
+    """What a frame that waits for `welcome` counts, in bytes or characters."""
+    if isinstance(frame, frames.Send):
+        return len(frame.body)
+    if isinstance(frame, frames.Ack):
+        return sum(len(stream) + len(offset) for stream, offset in frame.offsets.items())
+    return len(frame.group) if isinstance(frame, frames.Join | frames.Leave) else 0
+
+
 class Session:
     """One connection of `user`.
 
@@ -121,8 +130,8 @@ class Session:
         life = LIFE.get((self.life, type(frame)))
         ref: Ref = getattr(frame, "ref", None)
         if life is None:
-            is_hello = isinstance(frame, frames.Hello | frames.Offsets)
-            self._refuse(WaypostError("hello_twice" if is_hello else "hello_expected"), ref)
+            is_again = self.life is not Life.NEW and isinstance(frame, frames.Hello | frames.Offsets)
+            self._refuse(WaypostError("hello_twice" if is_again else "hello_expected"), ref)
             return
         try:
             if isinstance(frame, frames.Ping):
@@ -131,6 +140,7 @@ class Session:
                 self._collect(frame)
             elif self.life is Life.OPENING:
                 self._early.append(frame)
+                self._bytes += _size(frame)
             else:
                 self._act(frame)
         except WaypostError as problem:
@@ -189,8 +199,7 @@ class Session:
         if forward or frame.ref is not None:
             self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
 
-    # -- the order of what one connection sends
-    # --------------------------------------------------------------------------
+    # -- the order of what one connection sends -----------------------------------------------------------------------
 
     def _number(self) -> int:
         self._numbers += 1
@@ -236,8 +245,7 @@ class Session:
         unanswered = len(self._pending) + len(self._early)
         return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
 
-    # -- in: what became of commands
-    # -------------------------------------------------------------------------------------
+    # -- in: what became of commands ----------------------------------------------------------------------------------
 
     def opened(self, node: str, epoch: str, ping: float, streams: Mapping[str, Started]) -> None:
         """The store opened the session: `welcome`, and whatever the client sent since `hello`."""
@@ -261,6 +269,7 @@ class Session:
         )
         self._frames += [frames.Streams(part, more=part is not parts[-1]) for part in parts[1:]]
         early, self._early = self._early, []
+        self._bytes -= sum(_size(frame) for frame in early)
         self.receive(early)
 
     def not_opened(self, problem: WaypostError) -> None:
@@ -280,7 +289,8 @@ class Session:
         """The call stored a message. On a live stream the reader says `sent`, in its place among the pushes."""
         pending = self._settle(number)
         if pending is not None:  # else the reader was faster
-            self._answer(pending, self._sent(pending, stored), wait=stored.is_coming)
+            wait = stored.is_coming and self._is_to_come(stored.stream, stored.id)
+            self._answer(pending, self._sent(pending, stored), wait=wait)
         self._advance()
 
     def failed(self, number: int, problem: WaypostError) -> None:
@@ -317,7 +327,8 @@ class Session:
         """
         pending = self._settle(number)
         if pending is not None:
-            self._answer(pending, self._left(pending, entry), wait=is_coming)
+            wait = is_coming and self._is_to_come(pending.stream, entry)
+            self._answer(pending, self._left(pending, entry), wait=wait)
         self._advance()
 
     def committed(self, ref: Ref) -> None:
@@ -328,8 +339,7 @@ class Session:
         """The offsets of an `ack` could not be stored yet (the node goes on trying)."""
         self._frames.append(frames.error_frame(problem, ref))
 
-    # -- in: what happens on the streams
-    # -----------------------------------------------------------------------------------
+    # -- in: what happens on the streams ------------------------------------------------------------------------------
 
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
@@ -392,8 +402,7 @@ class Session:
         """Ends the connection with an error of the table that has a close code."""
         self._refuse(WaypostError(code), None)
 
-    # -- out
-    # ---------------------------------------------------------------------------------------------------------------
+    # -- out ----------------------------------------------------------------------------------------------------------
 
     def flush(self) -> tuple[list[ServerFrame], list[Command]]:
         """What is to be written, and then done, since the last call."""
@@ -402,12 +411,17 @@ class Session:
         return written, commands
 
     def _answer(self, pending: _Pending, answer: frames.Sent | frames.Left, *, wait: bool) -> None:
-        """Answers now, or (`wait`, on a live stream) when the reader gets to the entry."""
-        if wait and self._is_live(pending.stream):
+        """Answers now, or (`wait`) when the reader gets to the entry."""
+        if wait:
             pending.answer = answer
         else:
             self._forget(pending.command.number)
             self._frames.append(answer)
+
+    def _is_to_come(self, stream: str, entry: EntryId) -> bool:
+        """Whether the reader will get to this entry on a live stream. It may have come by, while a page brought it."""
+        passed = self._passed(stream)
+        return self._is_live(stream) and (passed is None or not had(entry, passed))
 
     def _sent(self, pending: _Pending, stored: Stored) -> frames.Sent:
         return frames.Sent(

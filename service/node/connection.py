@@ -131,26 +131,28 @@ class Connection:
                 self.write(b"".join([self.codec.frame(frame) for frame in written]))
             for command in commands:
                 self._node.carry_out(self, command)
-        self._read_or_not()
+        self.read_or_not()
 
-    def _read_or_not(self) -> None:
-        """A client with too much unanswered is not read: its sends wait in its own buffers."""
-        congested = self.session.is_congested
-        if congested == self.is_reading:
-            self.is_reading = not congested
-            if congested:
-                self.socket.pause_reading()
-            else:
+    def read_or_not(self) -> None:
+        """A client that has too much unanswered, or does not take the answers, is not read: its sends wait with it."""
+        should_read = not (self.session.is_congested or self.is_paused or self._node.is_draining)
+        if should_read != self.is_reading and not self.is_closed:
+            self.is_reading = should_read
+            if should_read:
                 self.socket.resume_reading()
+            else:
+                self.socket.pause_reading()
 
     def paused(self) -> None:
         """The socket's buffer is full: nothing more is pushed until it has drained."""
         self.is_paused = True
+        self.read_or_not()
         self._node.stalled(self)
 
     def drained(self) -> None:
         """The socket takes more: go on reading pages."""
         self.is_paused = False
+        self.read_or_not()
         self.catch_up()
 
     def closed(self) -> None:
@@ -201,12 +203,26 @@ class Connection:
             self._catching_up = None
         self.catch_up()
 
-    def deliver(self, stream: str, items: tuple[Entry | Gap, ...]) -> None:
-        """Writes what a page brought, in order."""
-        encode, gap = self.codec.entry, self.codec.gap
-        data = b"".join([gap(stream, item) if isinstance(item, Gap) else encode(stream, item) for item in items])
+    def deliver(self, stream: str, laid: tuple[Entry | Gap, ...], items: dict[EntryId, Item]) -> None:
+        """Writes what a page brought, in order. `items` keeps what is spelt, for all who share the page."""
+        encode = self.encode_entry
+        parts = []
+        for part in laid:
+            if isinstance(part, Gap):
+                parts.append(self.codec.gap(stream, part))
+                continue
+            item = items.get(part.id)
+            if item is None:
+                item = items[part.id] = Item(Arrival(stream, part))
+            if self.hears(part):
+                parts.append(item.ready(encode))
+        data = b"".join(parts)
         if data and not self.is_closed:
             self.write(data)
+
+    def hears(self, entry: Entry) -> bool:
+        """Whether the protocol tells this connection of such an entry."""
+        return True
 
     def follow(self, cursor: Cursor["Connection"], offset: EntryId) -> None:
         """The connection follows a stream from now on; `offset` is what the device has of it."""
@@ -236,12 +252,12 @@ class DeafConnection(Connection):
 
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
-        if item.arrival.entry.sender != self.user and (data := item.ready(self.encode_entry)):
+        if self.hears(item.arrival.entry) and (data := item.ready(self.encode_entry)):
             self.write(data)
 
-    def deliver(self, stream: str, items: tuple[Entry | Gap, ...]) -> None:
-        """Writes what a page brought, in order."""
-        super().deliver(stream, tuple(i for i in items if isinstance(i, Gap) or i.sender != self.user))
+    def hears(self, entry: Entry) -> bool:
+        """Whether the protocol tells this connection of such an entry."""
+        return entry.sender != self.user
 
 
 def gap_frame(stream: str, gap: Gap) -> frames.Gap:

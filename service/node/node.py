@@ -92,6 +92,8 @@ class Node:
     async def drain(self) -> None:
         """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
         self.is_draining = True
+        for connection in list(self.connections.values()):
+            connection.read_or_not()
         await self.sends.finish()
         for connection in list(self.connections.values()):
             connection.end("draining")
@@ -234,7 +236,7 @@ class Node:
         for state in opened:
             if state.foreign is not None and state.stream in streams:
                 cause = Removal(after=state.foreign, to=state.start, count=0, kind="epoch", at=0)
-                connection.deliver(state.stream, (Gap(state.foreign, state.start, None, (cause,)),))
+                connection.deliver(state.stream, (Gap(state.foreign, state.start, None, (cause,)),), {})
         for stream, started in streams.items():
             self.follow(connection, stream, started.start, started.stored, head=started.head)
 

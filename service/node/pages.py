@@ -5,7 +5,7 @@ Connections at the same place of the same stream, put behind by the same event, 
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from service.config import Limits
 from service.core.delivery import Cursor
@@ -13,7 +13,7 @@ from service.core.entries import Page
 from service.core.names import EntryId
 from service.core.paging import Gap, lay_out
 from service.errors import WaypostError
-from service.node.connection import Connection
+from service.node.connection import Connection, Item
 from service.store import Store
 
 if TYPE_CHECKING:
@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 BELOW_POSITION_MAX = 20
 
 
+class Reading(NamedTuple):
+    """A page, and what became of its entries on the way out: each spelling is made once for all who share the page."""
+
+    page: Page
+    items: dict[EntryId, Item]
+
+
 class _Read:
     """One page that was asked for, by all who wait for it."""
 
     __slots__ = ("after", "answer", "stream", "users")
 
-    def __init__(self, stream: str, after: EntryId, answer: asyncio.Future[Page]) -> None:
+    def __init__(self, stream: str, after: EntryId, answer: asyncio.Future[Reading]) -> None:
         self.stream = stream
         self.after = after
         self.answer = answer
@@ -55,7 +62,7 @@ class Pages:
         if track.position is None:
             return  # the attach is on its way; its answer asks again
         try:
-            page = await self.read(stream, after, connection.user)
+            page, items = await self.read(stream, after, connection.user)
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             connection.read_on(stream)
@@ -63,7 +70,7 @@ class Pages:
         if connection.cursors.get(stream) is not cursor or connection.is_closed:
             return
         layout = lay_out(page, connection.user, connection.session.streams.get(stream, page.floor))
-        connection.deliver(stream, layout.items)
+        connection.deliver(stream, layout.items, items)
         if any(isinstance(item, Gap) and item.missed is None for item in layout.items):
             connection.session.restarted(stream, layout.upto)
         has_caught_up = track.page(cursor, layout.upto, page.head)
@@ -79,7 +86,7 @@ class Pages:
             self._watch(stream, is_below=page.is_last and page.head < track.position)
             connection.read_on(stream)
 
-    async def read(self, stream: str, after: EntryId, user: str) -> Page:
+    async def read(self, stream: str, after: EntryId, user: str) -> Reading:
         """The page above `after`, with the membership of `user`; shared with whoever asks for the same meanwhile.
 
         Raises what `Store.page` raises.
@@ -117,7 +124,7 @@ class Pages:
             read.answer.cancel()
             raise
         else:
-            read.answer.set_result(page)
+            read.answer.set_result(Reading(page, {}))
         finally:
             self._in_flight -= 1
             self._begin()

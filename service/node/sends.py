@@ -16,7 +16,7 @@ from service.core.commands import Publish, Stored
 from service.core.names import EntryId, parse_stream, user_stream
 from service.errors import Unavailable, WaypostError
 from service.node.connection import Connection
-from service.store import Outcome, Outgoing, Store
+from service.store import BODY_INLINE_BYTES, Outcome, Outgoing, Store
 
 if TYPE_CHECKING:
     from service.node.node import Node
@@ -104,7 +104,7 @@ class Sends:
         cost = 0
         while self._queue and len(batch) < self._limits.batch_messages:
             size = len(self._queue[0].message.body)
-            cost += size + min(size, self._limits.body_inline_bytes) * copies
+            cost += size + min(size, BODY_INLINE_BYTES) * copies
             if batch and cost > self._limits.batch_bytes:
                 break
             batch.append(self._queue.popleft())

@@ -22,6 +22,7 @@ from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
 from service.store.records import (
+    BODY_INLINE_BYTES,
     Attached,
     Beat,
     Commit,
@@ -41,6 +42,7 @@ from service.store.records import (
 )
 
 __all__ = [
+    "BODY_INLINE_BYTES",
     "Attached",
     "Beat",
     "Commit",

@@ -132,12 +132,17 @@ def removal(raw: bytes) -> Removal | None:
 
 
 def stretches(raw: bytes | None) -> tuple[Stretch, ...]:
-    """The membership record of one user in a group, `role|joined,left;joined,`; None means never a member."""
+    """The membership record of one user in a group, `role|joined,left;joined,`; None means never a member.
+
+    A stretch that cannot be read entitles to nothing.
+    """
     if raw is None:
         return ()
     found = []
     for part in raw.partition(b"|")[2].split(b";"):
-        joined, comma, left = part.partition(b",")
-        if comma:
+        joined, _, left = part.partition(b",")
+        try:
             found.append(Stretch(entry_id(joined), entry_id(left) if left else None))
+        except ValueError:
+            continue
     return tuple(found)

@@ -120,9 +120,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 _PATTERNS = tuple((_compile(kind.pattern), kind) for kind in KEYS)
 
 
-def kind_of(key: str) -> KeyKind | None:
-    """The row of the data model that `key` belongs to, None for a key that is not ours."""
-    return next((kind for pattern, kind in _PATTERNS if pattern.fullmatch(key)), None)
+def kind_of(name: str) -> KeyKind | None:
+    """The row of the data model that a key belongs to, None for a key that is not ours."""
+    return next((kind for pattern, kind in _PATTERNS if pattern.fullmatch(name)), None)
 
 
 @lru_cache(maxsize=8)
@@ -155,17 +155,22 @@ class Layout:
         """The hash tag of a user's keys: that of the inbox."""
         return self.tag(f"user:{user}")
 
+    def stream(self, stream: str) -> str:
+        """The entries of a stream."""
+        return key(self.tag(stream), "s", stream)
+
     def group(self, group: str) -> str:
         """The members and settings of a group."""
-        return f"wp:{{{self.tag(f'group:{group}')}}}:g:{group}"
+        return key(self.tag(f"group:{group}"), "g", group)
 
     def user(self, user: str) -> str:
         """The list of a user's groups."""
-        return f"wp:{{{self.user_tag(user)}}}:u:{user}"
+        return key(self.user_tag(user), "u", user)
 
-    def stream(self, stream: str) -> str:
-        """The entries of a stream."""
-        return f"wp:{{{self.tag(stream)}}}:s:{stream}"
+
+def key(tag: str, letter: str, name: str) -> str:
+    """A key of a partition: one letter for what it is, then what it is of."""
+    return f"wp:{{{tag}}}:{letter}:{name}"
 
 
 def epoch(tag: str) -> str:
@@ -175,12 +180,12 @@ def epoch(tag: str) -> str:
 
 def mailbox(tag: str, name: str) -> str:
     """A mailbox; `name` is `<node>.<random>`."""
-    return f"wp:{{{tag}}}:m:{name}"
+    return key(tag, "m", name)
 
 
 def job_lease(tag: str, job: str) -> str:
     """The lease of a scheduled job."""
-    return f"wp:{{{tag}}}:l:{job}"
+    return key(tag, "l", job)
 
 
 def node(name: str) -> str:

@@ -10,6 +10,10 @@ from service.core.names import EntryId
 from service.errors import Unavailable, WaypostError
 
 
+# Bytes; a larger body goes to mailboxes as a reference, else every node would add a copy. `_append.lua` has the same.
+BODY_INLINE_BYTES = 4096
+
+
 class StoreRefused(WaypostError):
     """This server must not be used as it is. `detail` tells an operator why, and what to do."""
 

@@ -72,10 +72,12 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
             "messages": sent,
         }
         commands = [command("publish", arg)]
+        wait_s = 0.0
         if options.wait_replicas:
             # WAIT speaks of the writes of its own connection, so it must follow on the same one.
             commands.append(("WAIT", options.wait_replicas, options.wait_timeout_ms))
-        replies = await context.link.pipeline(commands, is_write=True, wait_s=options.wait_timeout_ms / 1000)
+            wait_s = options.wait_timeout_ms / 1000
+        replies = await context.link.pipeline(commands, is_write=True, wait_s=wait_s)
         [results] = answer(replies[0])
         # A call that wrote nothing (repeats only) has nothing that WAIT could have waited for.
         if (

@@ -7,6 +7,7 @@ from typing import Protocol
 import pytest
 
 from migrations import __main__ as migrations
+from service.store import Store, StoreOptions
 from tests.integration.store.kit import Server, binary
 from tests.service import NodeProcess
 
@@ -43,3 +44,12 @@ async def start_node(database: Server) -> AsyncIterator[StartNode]:
     yield start
     for node in nodes:
         node.remove()
+
+
+@pytest.fixture
+async def store(database: Server) -> AsyncIterator[Store]:
+    """The store as a scheduled job has it, beside the nodes."""
+    store = await Store.connect(database.url, options=StoreOptions())
+    await store.check_server()
+    yield store
+    await store.close()

@@ -1,4 +1,4 @@
-"""Promise 1: a send that was answered with `sent` is delivered to every entitled device, whatever is killed meanwhile."""
+"""Promises 1 and 7: a send that was answered with `sent` is delivered, whatever is killed or away meanwhile."""
 
 import asyncio
 import itertools

@@ -34,6 +34,8 @@ local function row_for(arg, stream, stored)
   local head, floor = bounds(stream.tag, stream.stream)
   local begin, first = bounds_for(arg, stream, head, floor)
   if not begin then return nil end
+  -- A head that fell behind the point of joining was deleted; what comes now is above it all the same.
+  if is_above(begin, head) then begin = head end
 
   local foreign = false
   local at, epoch = string.match(stored or '', '^(%S+) (%S+)$')

@@ -6,7 +6,7 @@
 --       mid, body, device, origin ('' if none), key (digest of to, sender and key, '' if none), digest (of the
 --       body), trace}}
 -- Returns {'ok', list of {status, id as the sender finds it, id in the stream it was sent to}}; status: ok, dup
---         (stored before under this key), key_reused, not_member, internal (nothing of it written), uncertain
+--         (stored before under this key), key_reused, not_member, no_group, internal (nothing written), uncertain
 --         (something of it written; the same key completes it).
 -- Errors  fenced, reset, before anything is written. An error ends one message, never the batch. No allow-oom.
 
@@ -35,8 +35,11 @@ local function publish(_, args)
     if message.kind == 'group' then
       local group = string.sub(message.to, 7)
       local place = message.to .. '/' .. message.sender
-      members[place] = members[place] or redis.call('HGET', key(message.tag, 'g', group), message.sender)
-      message.is_barred = not is_member(members[place])
+      local group_key = key(message.tag, 'g', group)
+      members[place] = members[place] or redis.call('HGET', group_key, message.sender)
+      if not is_member(members[place]) then
+        message.refusal = redis.call('EXISTS', group_key) == 1 and 'not_member' or 'no_group'
+      end
     end
     if message.key ~= '' and not known[message.key] then
       known[message.key] = redis.call('HGET', bucket_key(message, bucket), message.key)
@@ -76,7 +79,7 @@ local function publish(_, args)
   end
 
   local function answer(message)
-    if message.is_barred then return {'not_member', '', ''} end
+    if message.refusal then return {message.refusal, '', ''} end
     if not known[message.key] then return store(message) end
     local id, digest, copy_id = string.match(known[message.key], '^(%S+) (%S+) (%S*)$')
     if digest ~= message.digest then return {'key_reused', '', ''} end

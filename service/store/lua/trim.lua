@@ -39,8 +39,11 @@ end
 local function note(ledger, line)
   local newest = redis.call('LINDEX', ledger, -1)
   local is_read, earlier = pcall(cjson.decode, newest or '')
-  if is_read and type(earlier) == 'table' and line.run ~= '' and earlier.run == line.run and earlier.to == line.after and earlier.kind == line.kind
-    and earlier.policy == line.policy and earlier.limit == line.limit then
+  local is_same = is_read and type(earlier) == 'table' and line.run ~= '' and earlier.to == line.after
+  for _, name in ipairs({'run', 'kind', 'policy', 'limit'}) do
+    is_same = is_same and earlier[name] == line[name]
+  end
+  if is_same then
     line.after, line.count = earlier.after, earlier.count + line.count
     redis.call('LSET', ledger, -1, cjson.encode(line))
   else

@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import redis
 
 from migrations import __main__ as migrations
 from service.store import Store, StoreOptions
-from tests.integration.store.kit import Server, binary, leaks
+from tests.integration.store.kit import Admin, Server, binary, leaks
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
@@ -50,7 +49,7 @@ def own_server(product: str) -> Iterator[Server]:
 
 
 @pytest.fixture
-def admin(server: Server) -> redis.Redis:
+def admin(server: Server) -> Admin:
     """The operator's view of the server, past the store."""
     return server.admin
 

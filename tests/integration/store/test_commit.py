@@ -3,21 +3,20 @@
 import json
 
 import pytest
-import redis
 
 from service.core.names import EntryId
 from service.store import Commit, Store
-from tests.integration.store.kit import key_of, send, to_all
+from tests.integration.store.kit import Admin, key_of, send, to_all
 
 pytestmark = pytest.mark.anyio
 
 
-def stored(admin: redis.Redis, stream: str = "all", user: str = "alice") -> str | None:
+def stored(admin: Admin, stream: str = "all", user: str = "alice") -> str | None:
     raw = admin.hget(key_of("o", f"user:{user}", f"{user}/phone"), stream)
     return raw.decode() if raw is not None else None
 
 
-async def test_forward_and_never_back(store: Store, admin: redis.Redis) -> None:
+async def test_forward_and_never_back(store: Store, admin: Admin) -> None:
     await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
     ids = await send(store, *(to_all("bob") for _ in range(3)))
     for entry in (ids[1], ids[1], ids[0]):
@@ -28,7 +27,7 @@ async def test_forward_and_never_back(store: Store, admin: redis.Redis) -> None:
     assert stored(admin) == f"{ids[2]} {store.epoch}"
 
 
-async def test_nothing_above_the_head_is_stored(store: Store, admin: redis.Redis) -> None:
+async def test_nothing_above_the_head_is_stored(store: Store, admin: Admin) -> None:
     await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
     [head] = await send(store, to_all("bob"))
     offsets = {"all": EntryId(head.ms, 2), "user:alice": EntryId(1, 1)}
@@ -37,7 +36,7 @@ async def test_nothing_above_the_head_is_stored(store: Store, admin: redis.Redis
     assert (stored(admin), stored(admin, "user:alice")) == (f"0-0 {store.epoch}", f"0-0 {store.epoch}")
 
 
-async def test_an_offset_of_another_epoch_is_overwritten(store: Store, admin: redis.Redis) -> None:
+async def test_an_offset_of_another_epoch_is_overwritten(store: Store, admin: Admin) -> None:
     await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
     ids = await send(store, *(to_all("bob") for _ in range(2)))
     admin.hset(key_of("o", "user:alice", "alice/phone"), "all", f"{ids[1]} another")
@@ -46,7 +45,7 @@ async def test_an_offset_of_another_epoch_is_overwritten(store: Store, admin: re
     assert stored(admin) == f"{ids[0]} {store.epoch}"
 
 
-async def test_unknown_devices_are_passed_over_and_known_ones_seen(store: Store, admin: redis.Redis) -> None:
+async def test_unknown_devices_are_passed_over_and_known_ones_seen(store: Store, admin: Admin) -> None:
     await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
     [head] = await send(store, to_all("bob"))
     device = key_of("d", "user:alice", "alice")
@@ -62,7 +61,7 @@ async def test_unknown_devices_are_passed_over_and_known_ones_seen(store: Store,
     assert record["last"] >= head.ms
 
 
-async def test_an_error_ends_one_commit_and_not_the_call(store: Store, admin: redis.Redis) -> None:
+async def test_an_error_ends_one_commit_and_not_the_call(store: Store, admin: Admin) -> None:
     for user in ("alice", "bob"):
         await store.open_session(user, "phone", "n1", {}, is_foreign=False)
     [head] = await send(store, to_all("bob"))

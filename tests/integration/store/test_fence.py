@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
-import redis
 
 from service.core.names import ZERO, EntryId
 from service.errors import Fenced, Reset
 from service.store import Commit, FenceState, Registration, Store, StoreOptions, TrimCause
-from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, direct, key_of, listen, send, to_all
+from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, Admin, direct, key_of, listen, send, to_all
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +27,7 @@ CALLS: dict[str, Call] = {
 }
 
 
-def everything(admin: redis.Redis) -> dict[bytes, object]:
+def everything(admin: Admin) -> dict[bytes, object]:
     return {name: admin.dump(name) for name in admin.scan_iter()}
 
 
@@ -40,7 +39,7 @@ async def furnish(store: Store) -> str:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_another_servers_run_is_refused(store: Store, admin: redis.Redis, name: str) -> None:
+async def test_another_servers_run_is_refused(store: Store, admin: Admin, name: str) -> None:
     mailbox = await furnish(store)
     for fence in EPOCH_KEYS:
         admin.hset(fence, "run", FOREIGN_RUN)
@@ -52,7 +51,7 @@ async def test_another_servers_run_is_refused(store: Store, admin: redis.Redis, 
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_another_epoch_is_refused(store: Store, admin: redis.Redis, name: str) -> None:
+async def test_another_epoch_is_refused(store: Store, admin: Admin, name: str) -> None:
     mailbox = await furnish(store)
     for fence in EPOCH_KEYS:
         admin.hset(fence, "epoch", "another")
@@ -67,7 +66,7 @@ async def test_another_epoch_is_refused(store: Store, admin: redis.Redis, name: 
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_store_that_was_emptied_is_refused(store: Store, admin: redis.Redis, name: str) -> None:
+async def test_a_store_that_was_emptied_is_refused(store: Store, admin: Admin, name: str) -> None:
     admin.flushall()
     with pytest.raises(Reset):
         await CALLS[name](store, "wp:{10}:m:n1.x")
@@ -75,7 +74,7 @@ async def test_a_store_that_was_emptied_is_refused(store: Store, admin: redis.Re
     assert list(admin.scan_iter()) == []
 
 
-async def test_every_partition_that_a_call_touches_is_looked_at(store: Store, admin: redis.Redis) -> None:
+async def test_every_partition_that_a_call_touches_is_looked_at(store: Store, admin: Admin) -> None:
     admin.hset(key_of("e", "user:alice")[: -len(":user:alice")], "run", FOREIGN_RUN)
     with pytest.raises(Fenced):
         await store.publish([to_all("carol"), direct("alice", "bob")], "")
@@ -84,7 +83,7 @@ async def test_every_partition_that_a_call_touches_is_looked_at(store: Store, ad
     assert (await store.publish([direct("carol", "bob")], ""))[0].code is None
 
 
-async def test_the_state_of_the_fence(store: Store, admin: redis.Redis) -> None:
+async def test_the_state_of_the_fence(store: Store, admin: Admin) -> None:
     run = store.run
     assert await store.fence_state() == FenceState(store.epoch, run, run, is_open=True)
     admin.hset(EPOCH_KEYS[7], "run", FOREIGN_RUN)
@@ -100,14 +99,14 @@ async def test_the_state_of_the_fence(store: Store, admin: redis.Redis) -> None:
         await store.fence_state()
 
 
-async def test_a_fence_without_a_run_is_closed(store: Store, admin: redis.Redis) -> None:
+async def test_a_fence_without_a_run_is_closed(store: Store, admin: Admin) -> None:
     admin.hdel(EPOCH_KEYS[0], "run")
     state = await store.fence_state()
 
     assert (state.run, state.is_open) == ("", False)
 
 
-async def test_a_missing_function_is_a_reset(store: Store, admin: redis.Redis) -> None:
+async def test_a_missing_function_is_a_reset(store: Store, admin: Admin) -> None:
     admin.function_delete("publish_v1")
     try:
         with pytest.raises(Reset, match="migrate up"):

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-import redis
 
 from service.core.names import ZERO
 from service.errors import WaypostError
 from service.store import Commit, Registration, Store, TrimCause
-from tests.integration.store.kit import direct, head_of, listen, send, to_all, to_group
+from tests.integration.store.kit import Admin, direct, head_of, listen, send, to_all, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.anyio
 class Full:
     """Turns the server's memory limit below what it uses."""
 
-    def __init__(self, admin: redis.Redis) -> None:
+    def __init__(self, admin: Admin) -> None:
         self.admin = admin
 
     def begin(self) -> None:
@@ -24,12 +23,12 @@ class Full:
 
 
 @pytest.fixture
-def full(admin: redis.Redis) -> Iterator[Full]:
+def full(admin: Admin) -> Iterator[Full]:
     yield Full(admin)
     admin.config_set("maxmemory", 0)
 
 
-async def test_nothing_is_stored_and_no_number_is_taken(store: Store, admin: redis.Redis, full: Full) -> None:
+async def test_nothing_is_stored_and_no_number_is_taken(store: Store, admin: Admin, full: Full) -> None:
     [before] = await send(store, to_all("alice"))
     full.begin()
     with pytest.raises(WaypostError, match="storage_full"):
@@ -43,7 +42,7 @@ async def test_nothing_is_stored_and_no_number_is_taken(store: Store, admin: red
     assert after.n == before.n + 1
 
 
-async def test_all_that_drains_goes_on(store: Store, admin: redis.Redis, full: Full) -> None:
+async def test_all_that_drains_goes_on(store: Store, admin: Admin, full: Full) -> None:
     await store.join("alice", "g", mailbox="", origin=None)
     ids = await send(store, *(to_all("alice") for _ in range(4)))
     [own] = await send(store, direct("alice", "alice"))

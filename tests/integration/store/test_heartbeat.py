@@ -1,14 +1,14 @@
 """heartbeat: who is alive."""
 
 import pytest
-import redis
 
 from service.store import Store
+from tests.integration.store.kit import Admin
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_nodes_are_listed_with_their_facts(store: Store, admin: redis.Redis) -> None:
+async def test_nodes_are_listed_with_their_facts(store: Store, admin: Admin) -> None:
     assert await store.heartbeat("n2", {}) == ["n2"]
     assert await store.heartbeat("n1", {"address": "10.0.0.1", "connections": "5"}) == ["n1", "n2"]
     assert await store.heartbeat("n1", {"connections": "6"}) == ["n1", "n2"]
@@ -20,7 +20,7 @@ async def test_nodes_are_listed_with_their_facts(store: Store, admin: redis.Redi
     assert 0 < admin.pttl("wp:node:n1") <= 30_000
 
 
-async def test_the_silent_are_dropped(store: Store, admin: redis.Redis) -> None:
+async def test_the_silent_are_dropped(store: Store, admin: Admin) -> None:
     await store.heartbeat("old", {})
     seen = admin.zscore("wp:nodes", "old")
     assert seen is not None
@@ -29,7 +29,7 @@ async def test_the_silent_are_dropped(store: Store, admin: redis.Redis) -> None:
     assert await store.heartbeat("new", {}) == ["new"]
 
 
-async def test_a_node_that_goes_is_forgotten(store: Store, admin: redis.Redis) -> None:
+async def test_a_node_that_goes_is_forgotten(store: Store, admin: Admin) -> None:
     await store.heartbeat("n1", {})
     await store.heartbeat("n2", {})
     await store.forget_node("n1")

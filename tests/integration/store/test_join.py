@@ -1,13 +1,12 @@
 """join: what it writes, what it answers, and whom it refuses."""
 
 import pytest
-import redis
 
 from service.core.entries import Arrival
 from service.core.names import ZERO
 from service.errors import WaypostError
 from service.store import Membership, Store, StoreOptions
-from tests.integration.store.kit import head_of, key_of, listen, numbers_in, send, to_group
+from tests.integration.store.kit import Admin, head_of, key_of, listen, numbers_in, send, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +20,7 @@ async def join(store: Store, user: str, group: str, *, by_key: bool = False) -> 
     return await store.join(user, group, mailbox="", origin=None, by_key=by_key)
 
 
-async def test_the_first_who_joins_makes_and_owns_the_group(store: Store, admin: redis.Redis) -> None:
+async def test_the_first_who_joins_makes_and_owns_the_group(store: Store, admin: Admin) -> None:
     assert not await store.group_exists("g")
     joined = await join(store, "alice", "g")
     await join(store, "bob", "g")
@@ -50,7 +49,7 @@ async def test_the_stretch_starts_at_the_own_joined_entry(store: Store) -> None:
     assert (told.type, told.sender, told.to) == ("joined", "bob", "group:g")
 
 
-async def test_twice_adds_nothing_and_answers_the_first_id(store: Store, admin: redis.Redis) -> None:
+async def test_twice_adds_nothing_and_answers_the_first_id(store: Store, admin: Admin) -> None:
     first = await join(store, "alice", "g")
     await send(store, to_group("alice", "g"))
     again = await join(store, "alice", "g")
@@ -75,7 +74,7 @@ async def test_both_streams_mailboxes_are_told_and_the_groups_entry_names_the_or
     ]
 
 
-async def test_a_large_group_is_not_told_who_joins(store: Store, admin: redis.Redis) -> None:
+async def test_a_large_group_is_not_told_who_joins(store: Store, admin: Admin) -> None:
     for user in ("u1", "u2", "u3"):
         assert (await join(store, user, "g")).is_announced
     silent = await join(store, "u4", "g")
@@ -88,7 +87,7 @@ async def test_a_large_group_is_not_told_who_joins(store: Store, admin: redis.Re
     assert (await join(store, "u5", "g")).is_announced
 
 
-async def test_a_closed_group_lets_only_keys_in(store: Store, admin: redis.Redis) -> None:
+async def test_a_closed_group_lets_only_keys_in(store: Store, admin: Admin) -> None:
     await join(store, "alice", "g")
     admin.hset(key_of("g", "group:g", "g"), "/access", "closed")
     with pytest.raises(WaypostError, match="group_closed"):
@@ -111,7 +110,7 @@ async def test_one_above_the_limit_is_refused(store: Store) -> None:
     assert (await join(store, "alice", "g4")).is_new
 
 
-async def test_joining_again_opens_a_second_stretch_and_keeps_the_role(store: Store, admin: redis.Redis) -> None:
+async def test_joining_again_opens_a_second_stretch_and_keeps_the_role(store: Store, admin: Admin) -> None:
     first = await join(store, "alice", "g")
     left = await store.leave("alice", "g", mailbox="", origin=None)
     again = await join(store, "alice", "g")
@@ -122,7 +121,7 @@ async def test_joining_again_opens_a_second_stretch_and_keeps_the_role(store: St
     assert (await join(store, "alice", "g")).id == again.id
 
 
-async def test_an_unreadable_stream_is_refused_before_anything_is_written(store: Store, admin: redis.Redis) -> None:
+async def test_an_unreadable_stream_is_refused_before_anything_is_written(store: Store, admin: Admin) -> None:
     admin.set(key_of("s", "user:alice"), "no stream")
     with pytest.raises(WaypostError):
         await join(store, "alice", "g")

@@ -1,17 +1,16 @@
 """Mailboxes: made, leased, read, and gone."""
 
 import pytest
-import redis
 
 from service.core.entries import Arrival
 from service.errors import Uncertain
 from service.store import Beat, Lease, Store, StoreOptions
-from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, LAYOUT, key_of, listen, send, to_all
+from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, LAYOUT, Admin, key_of, listen, send, to_all
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_mailbox_begins_with_a_beat_and_expires(store: Store, admin: redis.Redis) -> None:
+async def test_a_mailbox_begins_with_a_beat_and_expires(store: Store, admin: Admin) -> None:
     mailbox = await store.create_mailbox("n1")
     other = await store.create_mailbox("n1")
 
@@ -23,7 +22,7 @@ async def test_a_mailbox_begins_with_a_beat_and_expires(store: Store, admin: red
     assert not admin.exists(mailbox)
 
 
-async def test_a_lease_beats_trims_and_reports(store: Store, admin: redis.Redis) -> None:
+async def test_a_lease_beats_trims_and_reports(store: Store, admin: Admin) -> None:
     mailbox = await listen(store, "all")
     await send(store, *(to_all("alice") for _ in range(3)))
     reader = store.mailbox_reader()
@@ -41,7 +40,7 @@ async def test_a_lease_beats_trims_and_reports(store: Store, admin: redis.Redis)
     assert rest[1][1] == Beat(1)
 
 
-async def test_a_lease_never_creates(store: Store, admin: redis.Redis) -> None:
+async def test_a_lease_never_creates(store: Store, admin: Admin) -> None:
     mailbox = await store.create_mailbox("n1")
     await store.drop_mailbox(mailbox)
     reader = store.mailbox_reader()
@@ -52,7 +51,7 @@ async def test_a_lease_never_creates(store: Store, admin: redis.Redis) -> None:
     await reader.close()
 
 
-async def test_a_lease_tells_of_the_fence_and_is_not_stopped_by_it(store: Store, admin: redis.Redis) -> None:
+async def test_a_lease_tells_of_the_fence_and_is_not_stopped_by_it(store: Store, admin: Admin) -> None:
     mailbox = await store.create_mailbox("n1")
     fence = f"wp:{mailbox[3 : mailbox.index('}') + 1]}:e"
     assert fence in EPOCH_KEYS
@@ -76,7 +75,7 @@ async def test_reading_waits_for_the_first_entry_only(store: Store) -> None:
     assert isinstance(entry, Arrival)
 
 
-async def test_an_entry_that_cannot_be_read_counts_as_lost(store: Store, admin: redis.Redis) -> None:
+async def test_an_entry_that_cannot_be_read_counts_as_lost(store: Store, admin: Admin) -> None:
     mailbox = await store.create_mailbox("n1")
     poison: list[dict[str | bytes, str | bytes]] = [
         {"beat": "x"},
@@ -107,7 +106,7 @@ class TestShortLease:
     def options(self) -> StoreOptions:
         return StoreOptions(mailbox_ttl_s=1)
 
-    async def test_the_life_of_a_mailbox_is_a_setting(self, store: Store, admin: redis.Redis) -> None:
+    async def test_the_life_of_a_mailbox_is_a_setting(self, store: Store, admin: Admin) -> None:
         mailbox = await store.create_mailbox("n1")
         assert 0 < admin.pttl(mailbox) <= 1000
         assert mailbox.startswith(f"wp:{{{LAYOUT.user_tag('n1')}}}:m:n1.")

@@ -1,18 +1,17 @@
 """leave: the end of a stretch."""
 
 import pytest
-import redis
 
 from service.core.entries import Arrival
 from service.core.names import ZERO
 from service.errors import WaypostError
 from service.store import Store
-from tests.integration.store.kit import key_of, listen, numbers_in, send, to_group
+from tests.integration.store.kit import Admin, key_of, listen, numbers_in, send, to_group
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_closes_the_stretch_with_the_left_entry(store: Store, admin: redis.Redis) -> None:
+async def test_it_closes_the_stretch_with_the_left_entry(store: Store, admin: Admin) -> None:
     joined = await store.join("alice", "g", mailbox="", origin=None)
     mailbox = await listen(store, "group:g", "user:alice")
     left = await store.leave("alice", "g", mailbox=mailbox, origin=(1, 2))
@@ -35,7 +34,7 @@ async def test_it_closes_the_stretch_with_the_left_entry(store: Store, admin: re
     ]
 
 
-async def test_twice_and_strangers_are_refused(store: Store, admin: redis.Redis) -> None:
+async def test_twice_and_strangers_are_refused(store: Store, admin: Admin) -> None:
     await store.join("alice", "g", mailbox="", origin=None)
     await store.leave("alice", "g", mailbox="", origin=None)
     for user in ("alice", "bob"):
@@ -46,7 +45,7 @@ async def test_twice_and_strangers_are_refused(store: Store, admin: redis.Redis)
     assert numbers_in(admin, "user:alice") == [1, 2]
 
 
-async def test_a_large_group_is_not_told_who_leaves(store: Store, admin: redis.Redis) -> None:
+async def test_a_large_group_is_not_told_who_leaves(store: Store, admin: Admin) -> None:
     await store.join("alice", "g", mailbox="", origin=None)
     await store.join("bob", "g", mailbox="", origin=None)
     admin.hset(key_of("g", "group:g", "g"), "/announce", "1")

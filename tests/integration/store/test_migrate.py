@@ -3,22 +3,21 @@
 import asyncio
 
 import pytest
-import redis
 
 from migrations import __main__ as migrations
 from service.errors import Unavailable
 from service.store import Store, StoreRefused
 from service.store.functions import FUNCTIONS, library
-from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, Server, send, to_all
+from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, Admin, Server, send, to_all
 
 pytestmark = pytest.mark.anyio
 
 
-def epochs(admin: redis.Redis) -> set[bytes | None]:
+def epochs(admin: Admin) -> set[bytes | None]:
     return {admin.hget(fence, "epoch") for fence in EPOCH_KEYS}
 
 
-async def test_a_new_store(server: Server, admin: redis.Redis) -> None:
+async def test_a_new_store(server: Server, admin: Admin) -> None:
     admin.function_flush()
     lines = await migrations.up(server.url)
 
@@ -34,7 +33,7 @@ async def test_a_new_store(server: Server, admin: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("gone", ["one epoch", "all epochs", "meta", "disagreement"])
-async def test_a_reset_store_starts_a_new_epoch(store: Store, server: Server, admin: redis.Redis, gone: str) -> None:
+async def test_a_reset_store_starts_a_new_epoch(store: Store, server: Server, admin: Admin, gone: str) -> None:
     store_id = admin.hget("wp:meta", "store")
     match gone:
         case "one epoch":
@@ -58,15 +57,13 @@ async def test_a_reset_store_starts_a_new_epoch(store: Store, server: Server, ad
     await send(store, to_all("alice"))
 
 
-async def test_another_run_is_left_to_the_nodes(store: Store, server: Server, admin: redis.Redis) -> None:
+async def test_another_run_is_left_to_the_nodes(store: Store, server: Server, admin: Admin) -> None:
     admin.hset(EPOCH_KEYS[2], "run", FOREIGN_RUN)
     assert await migrations.up(server.url) == ["nothing to do"]
     assert not (await store.fence_state()).is_open
 
 
-async def test_missing_functions_are_loaded_and_others_left_alone(
-    store: Store, server: Server, admin: redis.Redis
-) -> None:
+async def test_missing_functions_are_loaded_and_others_left_alone(store: Store, server: Server, admin: Admin) -> None:
     admin.function_delete("page_v1")
     admin.function_load("#!lua name=trim_v1\nredis.register_function('trim_v1', function() return 1 end)", replace=True)
     lines = await migrations.up(server.url)
@@ -79,7 +76,7 @@ async def test_missing_functions_are_loaded_and_others_left_alone(
     assert "function trim_v1: differs" in status
 
 
-async def test_two_at_once_are_harmless(server: Server, admin: redis.Redis) -> None:
+async def test_two_at_once_are_harmless(server: Server, admin: Admin) -> None:
     admin.function_flush()
     results = await asyncio.gather(*(migrations.up(server.url) for _ in range(4)))
 
@@ -89,7 +86,7 @@ async def test_two_at_once_are_harmless(server: Server, admin: redis.Redis) -> N
 
 
 async def test_a_migration_that_died_is_waited_for(
-    server: Server, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin.set("wp:migrate", "another", px=200)
     assert (await migrations.up(server.url))[0].startswith("new store")
@@ -101,7 +98,7 @@ async def test_a_migration_that_died_is_waited_for(
     assert admin.get("wp:migrate") == b"another"
 
 
-async def test_a_newer_store_is_refused(store: Store, server: Server, admin: redis.Redis) -> None:
+async def test_a_newer_store_is_refused(store: Store, server: Server, admin: Admin) -> None:
     admin.hset("wp:meta", "schema", "2")
     with pytest.raises(StoreRefused, match="newer"):
         await migrations.up(server.url)
@@ -112,7 +109,7 @@ async def test_a_newer_store_is_refused(store: Store, server: Server, admin: red
         await store.check_server()
 
 
-async def test_status_tells_without_changing(server: Server, admin: redis.Redis) -> None:
+async def test_status_tells_without_changing(server: Server, admin: Admin) -> None:
     admin.function_flush()
     lines = await migrations.status(server.url)
     assert lines[:2] == ["schema: none (run `waypost migrate up`)", "epoch: none"]

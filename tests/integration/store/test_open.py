@@ -4,12 +4,11 @@ import json
 from collections.abc import Mapping
 
 import pytest
-import redis
 
 from migrations import __main__ as migrations
 from service.core.names import ZERO, EntryId
 from service.store import Commit, OpenedStream, Store, TrimCause
-from tests.integration.store.kit import EPOCH_KEYS, Server, direct, key_of, send, to_all, to_group
+from tests.integration.store.kit import EPOCH_KEYS, Admin, Server, direct, key_of, send, to_all, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -21,12 +20,12 @@ async def session(
     return {one.stream: one for one in opened}
 
 
-def stored(admin: redis.Redis, user: str) -> dict[str, str]:
+def stored(admin: Admin, user: str) -> dict[str, str]:
     raw = admin.hgetall(key_of("o", f"user:{user}", f"{user}/phone"))
     return {stream.decode(): value.decode() for stream, value in raw.items()}
 
 
-async def test_a_new_device_starts_at_floor_joining_and_now(store: Store, admin: redis.Redis) -> None:
+async def test_a_new_device_starts_at_floor_joining_and_now(store: Store, admin: Admin) -> None:
     inbox = await send(store, *(direct("alice", "alice") for _ in range(3)))
     await store.trim("user:alice", inbox[0], TrimCause())
     await store.join("bob", "g", mailbox="", origin=None)
@@ -52,7 +51,7 @@ async def test_a_new_device_starts_at_floor_joining_and_now(store: Store, admin:
     assert device["first"] == device["last"] >= everybody.ms
 
 
-async def test_a_known_device_goes_on_from_its_offset(store: Store, admin: redis.Redis) -> None:
+async def test_a_known_device_goes_on_from_its_offset(store: Store, admin: Admin) -> None:
     await session(store, "alice")
     ids = await send(store, *(to_all("bob") for _ in range(3)))
     joined = await store.join("alice", "g", mailbox="", origin=None)
@@ -70,7 +69,7 @@ async def test_a_known_device_goes_on_from_its_offset(store: Store, admin: redis
     assert json.loads(raw)["first"] <= json.loads(raw)["last"]
 
 
-async def test_groups_that_deny_the_user_are_dropped(store: Store, admin: redis.Redis) -> None:
+async def test_groups_that_deny_the_user_are_dropped(store: Store, admin: Admin) -> None:
     await store.join("alice", "kept", mailbox="", origin=None)
     await store.join("alice", "left", mailbox="", origin=None)
     await session(store, "alice")
@@ -83,7 +82,7 @@ async def test_groups_that_deny_the_user_are_dropped(store: Store, admin: redis.
     assert "group:other" not in stored(admin, "alice")
 
 
-async def test_a_brought_offset_above_the_stored_one_is_an_ack(store: Store, admin: redis.Redis) -> None:
+async def test_a_brought_offset_above_the_stored_one_is_an_ack(store: Store, admin: Admin) -> None:
     await session(store, "alice")
     ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
     opened = (await session(store, "alice", {"user:alice": ids[1]}))["user:alice"]
@@ -92,7 +91,7 @@ async def test_a_brought_offset_above_the_stored_one_is_an_ack(store: Store, adm
     assert stored(admin, "alice")["user:alice"] == f"{ids[1]} {store.epoch}"
 
 
-async def test_a_brought_offset_below_only_moves_the_start(store: Store, admin: redis.Redis) -> None:
+async def test_a_brought_offset_below_only_moves_the_start(store: Store, admin: Admin) -> None:
     await session(store, "alice")
     ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
     await store.commit([Commit("alice", "phone", {"user:alice": ids[2]})])
@@ -116,7 +115,7 @@ async def test_no_brought_offset_reaches_back_before_the_first_joining(store: St
     assert (await session(store, "alice", {"group:g": between}))["group:g"].start == between
 
 
-async def test_a_brought_offset_above_the_head_is_answered_as_it_is(store: Store, admin: redis.Redis) -> None:
+async def test_a_brought_offset_above_the_head_is_answered_as_it_is(store: Store, admin: Admin) -> None:
     [head] = await send(store, direct("alice", "alice"))
     future = EntryId(head.ms + 5, 77)
     opened = (await session(store, "alice", {"user:alice": future}))["user:alice"]
@@ -125,7 +124,7 @@ async def test_a_brought_offset_above_the_head_is_answered_as_it_is(store: Store
     assert stored(admin, "alice")["user:alice"] == f"0-0 {store.epoch}"
 
 
-async def test_a_brought_offset_of_another_epoch_is_not_stored(store: Store, admin: redis.Redis) -> None:
+async def test_a_brought_offset_of_another_epoch_is_not_stored(store: Store, admin: Admin) -> None:
     await session(store, "alice")
     ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
     await store.commit([Commit("alice", "phone", {"user:alice": ids[0]})])
@@ -135,7 +134,7 @@ async def test_a_brought_offset_of_another_epoch_is_not_stored(store: Store, adm
     assert stored(admin, "alice")["user:alice"] == f"{ids[0]} {store.epoch}"
 
 
-async def test_a_stored_offset_above_the_head_is_of_another_history(store: Store, admin: redis.Redis) -> None:
+async def test_a_stored_offset_above_the_head_is_of_another_history(store: Store, admin: Admin) -> None:
     await session(store, "alice")
     ids = await send(store, *(direct("alice", "alice") for _ in range(3)))
     await store.commit([Commit("alice", "phone", {"user:alice": ids[2]})])
@@ -147,8 +146,21 @@ async def test_a_stored_offset_above_the_head_is_of_another_history(store: Store
     assert again.foreign is None
 
 
+async def test_a_group_whose_stream_and_head_were_deleted_starts_anew(store: Store, admin: Admin) -> None:
+    joined = await store.join("alice", "g", mailbox="", origin=None)
+    await session(store, "alice")
+    admin.delete(key_of("s", "group:g"), key_of("h", "group:g"))
+    first, second = (await session(store, "alice"))["group:g"], (await session(store, "alice"))["group:g"]
+
+    assert (first.offset, first.foreign) == (ZERO, joined.id)
+    assert (second.offset, second.foreign) == (ZERO, None)
+    [new] = await send(store, to_group("alice", "g"))
+    assert new.n == 1
+    assert new > joined.id
+
+
 async def test_offsets_of_an_earlier_epoch_stand_while_their_entries_do(
-    store: Store, server: Server, admin: redis.Redis
+    store: Store, server: Server, admin: Admin
 ) -> None:
     await session(store, "alice")
     ids = await send(store, *(direct("alice", "alice") for _ in range(4)))
@@ -168,7 +180,7 @@ async def test_offsets_of_an_earlier_epoch_stand_while_their_entries_do(
     assert {value.split()[1] for value in stored(admin, "alice").values()} == {store.epoch}
 
 
-async def test_a_broken_device_record_is_written_anew(store: Store, admin: redis.Redis) -> None:
+async def test_a_broken_device_record_is_written_anew(store: Store, admin: Admin) -> None:
     name = key_of("d", "user:alice", "alice")
     for rubbish in ("rubbish", "17"):
         admin.hset(name, "phone", rubbish)
@@ -178,11 +190,13 @@ async def test_a_broken_device_record_is_written_anew(store: Store, admin: redis
         assert json.loads(raw)["node"] == "n1"
 
 
-async def test_thousands_of_groups(store: Store, admin: redis.Redis) -> None:
+async def test_thousands_of_groups(store: Store, admin: Admin) -> None:
+    made = admin.pipeline()
     for n in range(2000):
-        admin.hset(key_of("g", f"group:g{n}", f"g{n}"), "alice", "member|1-1,")
-        admin.hset(key_of("h", f"group:g{n}"), "head", "1-1")
-        admin.hset(key_of("u", "user:alice", "alice"), f"g{n}", "1")
+        made.hset(key_of("g", f"group:g{n}", f"g{n}"), "alice", "member|1-1,")
+        made.hset(key_of("h", f"group:g{n}"), "head", "1-1")
+        made.hset(key_of("u", "user:alice", "alice"), f"g{n}", "1")
+    made.execute()
     opened = await session(store, "alice")
 
     assert len(opened) == 2002

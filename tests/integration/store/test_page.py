@@ -1,13 +1,12 @@
 """page: entries, bounds, holes and what belongs to them; what cannot be read; what is not there."""
 
 import pytest
-import redis
 
 from service.core.entries import Redaction, Stretch
 from service.core.names import ZERO, EntryId
 from service.errors import WaypostError
 from service.store import Store, TrimCause
-from tests.integration.store.kit import direct, key_of, send, to_all, to_group
+from tests.integration.store.kit import Admin, direct, key_of, send, to_all, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +41,7 @@ async def test_an_empty_stream_is_empty(store: Store) -> None:
     assert (page.entries, page.is_last, page.head, page.floor, page.before) == ((), True, ZERO, ZERO, None)
 
 
-async def test_a_deleted_stream_keeps_its_head(store: Store, admin: redis.Redis) -> None:
+async def test_a_deleted_stream_keeps_its_head(store: Store, admin: Admin) -> None:
     *_, last = await send(store, to_all("alice"), to_all("alice"))
     admin.delete(key_of("s", "all"))
     page = await store.page("all", ZERO, [], max_entries=5, max_bytes=500)
@@ -50,7 +49,7 @@ async def test_a_deleted_stream_keeps_its_head(store: Store, admin: redis.Redis)
     assert (page.entries, page.is_last, page.head, page.before) == ((), True, last, None)
 
 
-async def test_a_deleted_head_is_taken_from_the_stream(store: Store, admin: redis.Redis) -> None:
+async def test_a_deleted_head_is_taken_from_the_stream(store: Store, admin: Admin) -> None:
     *_, last = await send(store, to_all("alice"), to_all("alice"))
     admin.xtrim(key_of("s", "all"), maxlen=0)
     admin.delete(key_of("h", "all"))
@@ -108,6 +107,8 @@ async def test_redactions_of_the_stretch_come_along(store: Store, redacted: int)
     assert tombstone.at >= ids[59].ms
     middle = await store.page("user:alice", ids[9], [], max_entries=1, max_bytes=9000)
     assert sorted(middle.redactions) == [entry.n for entry in ids[10 : 10 + redacted]]
+    within = await store.page("user:alice", ids[12], [], max_entries=1, max_bytes=9000)
+    assert sorted(within.redactions) == [entry.n for entry in ids[13 : 10 + redacted]]
 
 
 async def test_a_groups_page_tells_who_was_a_member_when(store: Store) -> None:
@@ -127,7 +128,7 @@ async def test_a_groups_page_tells_who_was_a_member_when(store: Store) -> None:
     assert many.stretches == dict.fromkeys(users, ())
 
 
-async def test_what_cannot_be_read_keeps_its_place(store: Store, admin: redis.Redis) -> None:
+async def test_what_cannot_be_read_keeps_its_place(store: Store, admin: Admin) -> None:
     [first] = await send(store, to_all("alice"))
     name = key_of("s", "all")
     poison = [
@@ -155,7 +156,7 @@ async def test_what_cannot_be_read_keeps_its_place(store: Store, admin: redis.Re
     assert (poll.type, poll.sender, poll.extra) == ("poll", "alice", {"q": "when?", "v": "2"})
 
 
-async def test_broken_lines_beside_the_stream_are_passed_over(store: Store, admin: redis.Redis) -> None:
+async def test_broken_lines_beside_the_stream_are_passed_over(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(3)))
     await store.trim("all", ids[0], TrimCause("p", "l"))
     admin.rpush(key_of("x", "all"), "rubbish", "17", '{"after":"x","to":"y"}', '{"after":"0-0","to":"9-9"}')
@@ -166,7 +167,7 @@ async def test_broken_lines_beside_the_stream_are_passed_over(store: Store, admi
     assert page.redactions == {}
 
 
-async def test_a_stream_of_another_type_is_an_error_and_nothing_else(store: Store, admin: redis.Redis) -> None:
+async def test_a_stream_of_another_type_is_an_error_and_nothing_else(store: Store, admin: Admin) -> None:
     admin.set(key_of("s", "all"), "no stream")
     with pytest.raises(WaypostError, match="internal"):
         await store.page("all", ZERO, [], max_entries=9, max_bytes=999)

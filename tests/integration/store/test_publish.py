@@ -1,12 +1,12 @@
 """publish: order, numbers, keys, mailboxes, and what an error in the middle leaves."""
 
 import pytest
-import redis
 
 from service.core.entries import Arrival
 from service.core.names import ZERO, EntryId
 from service.store import Outgoing, Store
 from tests.integration.store.kit import (
+    Admin,
     direct,
     head_of,
     key_of,
@@ -31,7 +31,7 @@ async def received(store: Store, mailbox: str) -> list[Arrival]:
     return [entry for _, entry in entries if isinstance(entry, Arrival)]
 
 
-async def test_a_batch_is_stored_in_order_with_numbers_without_holes(store: Store, admin: redis.Redis) -> None:
+async def test_a_batch_is_stored_in_order_with_numbers_without_holes(store: Store, admin: Admin) -> None:
     outcomes = await store.publish([to_all("alice", b"%d" % n) for n in range(5)], "")
 
     assert [stored(outcome).n for outcome in outcomes] == [1, 2, 3, 4, 5]
@@ -41,7 +41,7 @@ async def test_a_batch_is_stored_in_order_with_numbers_without_holes(store: Stor
     assert page.head == head_of(admin, "all") == stored(outcomes[4])
 
 
-async def test_a_direct_message_stands_in_both_inboxes_with_the_same_mid(store: Store, admin: redis.Redis) -> None:
+async def test_a_direct_message_stands_in_both_inboxes_with_the_same_mid(store: Store, admin: Admin) -> None:
     [outcome] = await store.publish([direct("alice", "bob", b'{"a":"\xc3\xa4"}')], "")
 
     [own] = (await store.page("user:alice", ZERO, [], max_entries=9, max_bytes=999)).entries
@@ -49,20 +49,22 @@ async def test_a_direct_message_stands_in_both_inboxes_with_the_same_mid(store: 
     assert (own.id, theirs.id) == (outcome.id, outcome.recipient_id)
     assert own.mid == theirs.mid
     assert own.body == theirs.body == b'{"a":"\xc3\xa4"}'
-    assert (own.sender, own.to, own.device) == (theirs.sender, theirs.to, theirs.device) == ("alice", "user:bob", "phone")
+    assert (
+        (own.sender, own.to, own.device) == (theirs.sender, theirs.to, theirs.device) == ("alice", "user:bob", "phone")
+    )
     assert own.extra is None
     [[_, fields]] = admin.xrange(key_of("s", "user:alice"))
     assert fields[b"r"].decode() == str(theirs.id)
 
 
-async def test_to_oneself_is_stored_once(store: Store, admin: redis.Redis) -> None:
+async def test_to_oneself_is_stored_once(store: Store, admin: Admin) -> None:
     [outcome] = await store.publish([direct("alice", "alice")], "")
 
     assert outcome.id == outcome.recipient_id
     assert numbers_in(admin, "user:alice") == [1]
 
 
-async def test_a_repeat_with_the_key_is_answered_with_the_same_ids(store: Store, admin: redis.Redis) -> None:
+async def test_a_repeat_with_the_key_is_answered_with_the_same_ids(store: Store, admin: Admin) -> None:
     [first] = await store.publish([direct("alice", "bob", key="k1")], "")
     [again] = await store.publish([direct("alice", "bob", key="k1")], "")
     [other_body] = await store.publish([direct("alice", "bob", b"2", key="k1")], "")
@@ -76,7 +78,7 @@ async def test_a_repeat_with_the_key_is_answered_with_the_same_ids(store: Store,
     assert numbers_in(admin, "user:alice") == [1]
 
 
-async def test_repeats_within_one_batch_are_seen(store: Store, admin: redis.Redis) -> None:
+async def test_repeats_within_one_batch_are_seen(store: Store, admin: Admin) -> None:
     await store.join("alice", "g", mailbox="", origin=None)
     batch = [to_group("alice", "g", key="k"), to_group("alice", "g", key="k"), to_group("alice", "g", b"2", key="k")]
     first, second, third = await store.publish(batch, "")
@@ -86,7 +88,7 @@ async def test_repeats_within_one_batch_are_seen(store: Store, admin: redis.Redi
     assert numbers_in(admin, "group:g") == [1, 2]
 
 
-async def test_a_key_is_found_in_the_bucket_before(store: Store, admin: redis.Redis) -> None:
+async def test_a_key_is_found_in_the_bucket_before(store: Store, admin: Admin) -> None:
     [first] = await store.publish([to_all("alice", key="k")], "")
     [bucket] = admin.keys("wp:{*}:k:*")
     prefix, _, number = bucket.decode().rpartition(":")
@@ -102,14 +104,14 @@ async def test_a_key_is_found_in_the_bucket_before(store: Store, admin: redis.Re
     assert 2 * 3600 < seconds <= 2 * 3600 + 60
 
 
-async def test_only_members_write_to_a_group(store: Store, admin: redis.Redis) -> None:
+async def test_only_members_write_to_a_group(store: Store, admin: Admin) -> None:
     [nowhere] = await store.publish([to_group("alice", "g")], "")
     await store.join("alice", "g", mailbox="", origin=None)
     member, stranger = await store.publish([to_group("alice", "g"), to_group("bob", "g")], "")
     await store.leave("alice", "g", mailbox="", origin=None)
     [gone] = await store.publish([to_group("alice", "g")], "")
 
-    assert (nowhere.code, member.code, stranger.code, gone.code) == ("not_member", None, "not_member", "not_member")
+    assert (nowhere.code, member.code, stranger.code, gone.code) == ("no_group", None, "not_member", "not_member")
     assert numbers_in(admin, "group:g") == [1, 2, 3]
 
 
@@ -136,7 +138,7 @@ async def test_a_large_body_goes_to_mailboxes_as_a_reference(store: Store) -> No
     assert (large.by_reference, large.entry.body) == (True, None)
 
 
-async def test_a_mailbox_that_is_gone_or_broken_is_taken_off_the_register(store: Store, admin: redis.Redis) -> None:
+async def test_a_mailbox_that_is_gone_or_broken_is_taken_off_the_register(store: Store, admin: Admin) -> None:
     gone, broken, whole = [await listen(store, "all", node=node) for node in ("n1", "n2", "n3")]
     admin.delete(gone)
     admin.delete(broken)
@@ -149,7 +151,7 @@ async def test_a_mailbox_that_is_gone_or_broken_is_taken_off_the_register(store:
     assert len(await received(store, whole)) == 2
 
 
-async def test_a_mailbox_is_capped(store: Store, admin: redis.Redis) -> None:
+async def test_a_mailbox_is_capped(store: Store, admin: Admin) -> None:
     mailbox = await listen(store, "all")
     for _ in range(12):
         await send(store, *(to_all("alice") for _ in range(1000)))
@@ -157,7 +159,7 @@ async def test_a_mailbox_is_capped(store: Store, admin: redis.Redis) -> None:
     assert 10_000 <= admin.xlen(mailbox) < 10_500
 
 
-async def test_an_error_ends_one_message_and_not_the_batch(store: Store, admin: redis.Redis) -> None:
+async def test_an_error_ends_one_message_and_not_the_batch(store: Store, admin: Admin) -> None:
     admin.set(key_of("s", "user:broken"), "no stream")
     batch = [to_all("alice"), direct("alice", "broken"), direct("broken", "bob"), to_all("alice")]
     outcomes = await store.publish(batch, "")
@@ -168,9 +170,7 @@ async def test_an_error_ends_one_message_and_not_the_batch(store: Store, admin: 
     admin.delete(key_of("s", "user:broken"))
 
 
-async def test_a_direct_message_cut_between_its_inboxes_is_completed_by_its_key(
-    store: Store, admin: redis.Redis
-) -> None:
+async def test_a_direct_message_cut_between_its_inboxes_is_completed_by_its_key(store: Store, admin: Admin) -> None:
     # The sender's inbox refuses every id: its head was set back behind what the stream has seen.
     [first] = await send(store, direct("alice", "alice"))
     admin.xadd(key_of("s", "user:alice"), {"t": "message"}, id="9999999999999-9")
@@ -192,7 +192,7 @@ async def test_a_direct_message_cut_between_its_inboxes_is_completed_by_its_key(
     assert [entry.stream for entry in await received(store, mailbox)] == ["user:bob", "user:alice"]
 
 
-async def test_numbers_go_on_after_the_head_was_deleted(store: Store, admin: redis.Redis) -> None:
+async def test_numbers_go_on_after_the_head_was_deleted(store: Store, admin: Admin) -> None:
     await send(store, to_all("alice"), to_all("alice"))
     admin.delete(key_of("h", "all"))
     [outcome] = await send(store, to_all("alice"))
@@ -200,7 +200,7 @@ async def test_numbers_go_on_after_the_head_was_deleted(store: Store, admin: red
     assert outcome.n == 3
 
 
-async def test_numbers_go_on_after_the_stream_was_deleted(store: Store, admin: redis.Redis) -> None:
+async def test_numbers_go_on_after_the_stream_was_deleted(store: Store, admin: Admin) -> None:
     await send(store, to_all("alice"), to_all("alice"))
     admin.delete(key_of("s", "all"))
     [outcome] = await send(store, to_all("alice"))
@@ -208,7 +208,7 @@ async def test_numbers_go_on_after_the_stream_was_deleted(store: Store, admin: r
     assert outcome.n == 3
 
 
-async def test_the_clock_of_a_stream_never_goes_back(store: Store, admin: redis.Redis) -> None:
+async def test_the_clock_of_a_stream_never_goes_back(store: Store, admin: Admin) -> None:
     admin.hset(key_of("h", "all"), "head", "9999999999999-41")
     [outcome] = await send(store, to_all("alice"))
 

@@ -4,25 +4,24 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-import redis
 
 from migrations import __main__ as migrations
 from service.errors import Reset, Unavailable
 from service.store import Store, StoreOptions, StoreRefused
 from service.store.nodes import _check_version
-from tests.integration.store.kit import Server, stored, to_all, wait_until
+from tests.integration.store.kit import Admin, Server, stored, to_all, wait_until
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_good_server(store: Store, admin: redis.Redis) -> None:
+async def test_a_good_server(store: Store, admin: Admin) -> None:
     info = admin.info("server")
     assert (store.durability, store.run) == ("fsynced", info["run_id"])
     assert len(store.epoch) == 16
     await store.ping()
 
 
-async def test_a_server_that_evicts_is_refused(store: Store, admin: redis.Redis) -> None:
+async def test_a_server_that_evicts_is_refused(store: Store, admin: Admin) -> None:
     admin.config_set("maxmemory-policy", "allkeys-lru")
     try:
         with pytest.raises(StoreRefused, match="noeviction"):
@@ -34,7 +33,7 @@ async def test_a_server_that_evicts_is_refused(store: Store, admin: redis.Redis)
 
 @pytest.mark.parametrize(("name", "weak", "strong"), [("appendfsync", "everysec", "always")])
 async def test_durability_is_what_the_server_does(
-    store: Store, admin: redis.Redis, name: str, weak: str, strong: str
+    store: Store, admin: Admin, name: str, weak: str, strong: str
 ) -> None:
     admin.config_set(name, weak)
     try:

@@ -1,17 +1,16 @@
 """trim: bounded steps, a floor, a ledger, and what it leaves alone."""
 
 import pytest
-import redis
 
 from service.core.names import ZERO, EntryId
 from service.store import Store, Superseded, TrimCause, Trimmed
 from service.store.keys import job_lease
-from tests.integration.store.kit import LAYOUT, direct, head_of, key_of, numbers_in, send, to_all
+from tests.integration.store.kit import LAYOUT, Admin, direct, head_of, key_of, numbers_in, send, to_all
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_removes_up_to_an_id_and_notes_it(store: Store, admin: redis.Redis) -> None:
+async def test_it_removes_up_to_an_id_and_notes_it(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(5)))
     trimmed = await store.trim("all", ids[2], TrimCause("week", "max_age", run="r1"))
 
@@ -23,7 +22,7 @@ async def test_it_removes_up_to_an_id_and_notes_it(store: Store, admin: redis.Re
     assert line.at >= ids[4].ms
 
 
-async def test_twice_and_late_change_nothing(store: Store, admin: redis.Redis) -> None:
+async def test_twice_and_late_change_nothing(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(5)))
     await store.trim("all", ids[2], TrimCause())
     again = await store.trim("all", ids[2], TrimCause())
@@ -34,7 +33,7 @@ async def test_twice_and_late_change_nothing(store: Store, admin: redis.Redis) -
     assert admin.llen(key_of("x", "all")) == 1
 
 
-async def test_steps_are_bounded_and_share_a_line_within_a_run(store: Store, admin: redis.Redis) -> None:
+async def test_steps_are_bounded_and_share_a_line_within_a_run(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(120)))
     cause = TrimCause("week", "max_age", run="r1")
     first = await store.trim("all", ids[99], cause, limit=50)
@@ -51,7 +50,7 @@ async def test_steps_are_bounded_and_share_a_line_within_a_run(store: Store, adm
     ]
 
 
-async def test_beyond_the_head_counts_as_the_head(store: Store, admin: redis.Redis) -> None:
+async def test_beyond_the_head_counts_as_the_head(store: Store, admin: Admin) -> None:
     *_, last = await send(store, *(to_all("alice") for _ in range(3)))
     trimmed = await store.trim("all", EntryId(last.ms + 99_999, 99), TrimCause())
     [following] = await send(store, to_all("alice"))
@@ -62,7 +61,7 @@ async def test_beyond_the_head_counts_as_the_head(store: Store, admin: redis.Red
     assert await store.trim("user:nobody", EntryId(5, 5), TrimCause()) == Trimmed(0, ZERO, more=False)
 
 
-async def test_an_id_made_of_a_time_never_becomes_the_floor(store: Store, admin: redis.Redis) -> None:
+async def test_an_id_made_of_a_time_never_becomes_the_floor(store: Store, admin: Admin) -> None:
     ids = await send(store, to_all("alice"), to_all("alice"))
     admin.hset(key_of("h", "all"), "head", f"{ids[1].ms + 1000}-2")
     later = await send(store, to_all("alice"))
@@ -72,7 +71,7 @@ async def test_an_id_made_of_a_time_never_becomes_the_floor(store: Store, admin:
     assert numbers_in(admin, "all") == [later[0].n]
 
 
-async def test_redactions_below_the_floor_go_too(store: Store, admin: redis.Redis) -> None:
+async def test_redactions_below_the_floor_go_too(store: Store, admin: Admin) -> None:
     ids = await send(store, *(direct("alice", "alice") for _ in range(8)))
     for entry in (ids[1], ids[2], ids[3], ids[6]):
         await store.redact("user:alice", entry, "alice", only_sender=True)
@@ -87,7 +86,7 @@ async def test_redactions_below_the_floor_go_too(store: Store, admin: redis.Redi
     assert not admin.exists(name)
 
 
-async def test_a_deleted_stream_gets_a_floor(store: Store, admin: redis.Redis) -> None:
+async def test_a_deleted_stream_gets_a_floor(store: Store, admin: Admin) -> None:
     *_, last = await send(store, *(to_all("alice") for _ in range(3)))
     admin.delete(key_of("s", "all"))
 
@@ -95,7 +94,7 @@ async def test_a_deleted_stream_gets_a_floor(store: Store, admin: redis.Redis) -
     assert head_of(admin, "all") == last
 
 
-async def test_a_floor_is_never_lowered(store: Store, admin: redis.Redis) -> None:
+async def test_a_floor_is_never_lowered(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(3)))
     admin.hset(key_of("h", "all"), "floor", str(ids[1]))
     trimmed = await store.trim("all", ids[2], TrimCause(), limit=1)
@@ -103,7 +102,7 @@ async def test_a_floor_is_never_lowered(store: Store, admin: redis.Redis) -> Non
     assert trimmed == Trimmed(removed=1, floor=ids[1], more=True)
 
 
-async def test_the_ledger_is_capped(store: Store, admin: redis.Redis) -> None:
+async def test_the_ledger_is_capped(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(1010)))
     for entry in ids:
         await store.trim("all", entry, TrimCause())
@@ -114,7 +113,7 @@ async def test_the_ledger_is_capped(store: Store, admin: redis.Redis) -> None:
     assert (await store.trim("all", last, TrimCause(run="r"))).removed == 1
 
 
-async def test_a_worker_whose_lease_was_taken_is_stopped(store: Store, admin: redis.Redis) -> None:
+async def test_a_worker_whose_lease_was_taken_is_stopped(store: Store, admin: Admin) -> None:
     [entry] = await send(store, to_all("alice"))
     lease = job_lease(LAYOUT.tag("all"), "trim")
     admin.hset(lease, "token", "200")

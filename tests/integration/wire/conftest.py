@@ -1,0 +1,91 @@
+"""One database and one node a session; names that nobody has used before, so that tests do not disturb each other."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol
+
+import pytest
+
+from migrations import __main__ as migrations
+from tests.integration.store.kit import Server
+from tests.service import NodeProcess
+
+_numbers = itertools.count(1)
+
+
+class StartNode(Protocol):
+    """Starts another node on the session's database, with settings of its own."""
+
+    def __call__(self, **settings: object) -> NodeProcess: ...
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Server]:
+    server = Server("valkey")
+    try:
+        server.start()
+        asyncio.run(migrations.up(server.url))
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_node(database: Server) -> Iterator[NodeProcess]:
+    node = NodeProcess(database.url, "wire")
+    try:
+        yield node.start()
+    finally:
+        node.remove()
+
+
+@pytest.fixture
+def node(shared_node: NodeProcess) -> Iterator[NodeProcess]:
+    """The session's node. No test may make it log a traceback."""
+    said = len(shared_node.said())
+    yield shared_node
+    assert_calm(shared_node.said()[said:])
+
+
+@pytest.fixture
+async def start_node(database: Server) -> AsyncIterator[StartNode]:
+    nodes: list[NodeProcess] = []
+
+    def start(**settings: object) -> NodeProcess:
+        nodes.append(NodeProcess(database.url, f"wire{next(_numbers)}", **settings))
+        return nodes[-1].start()
+
+    yield start
+    for node in nodes:
+        said = node.said()
+        node.remove()
+        assert_calm(said)
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], str]:
+    """A name that begins with the given word, and that nobody has used before."""
+    return lambda word: f"{word}{next(_numbers)}"
+
+
+@pytest.fixture
+def alice(fresh: Callable[[str], str]) -> str:
+    return fresh("alice")
+
+
+@pytest.fixture
+def bob(fresh: Callable[[str], str]) -> str:
+    return fresh("bob")
+
+
+@pytest.fixture
+def group(fresh: Callable[[str], str]) -> str:
+    return fresh("g")
+
+
+def assert_calm(said: str) -> None:
+    """A node that met something it did not expect says so at level error, or with a traceback."""
+    lines = said.splitlines()
+    loud = [line for line in lines if "Traceback" in line or line.split(" ")[1:2] in (["error"], ["critical"])]
+    assert not loud, said

@@ -1,0 +1,193 @@
+"""What the tests of the wire share: a WebSocket that does nothing by itself, a client of the old protocol, and raw text."""
+
+import asyncio
+import base64
+import os
+import struct
+import time
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+from websockets.asyncio.client import connect
+
+from tests.integration.store.kit import Server, key_of
+from tests.service import Frame
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+PATIENCE_S = 10.0  # for everything that is to happen
+
+
+class BareSocket:
+    """A WebSocket by hand: every byte is ours, nothing is answered by itself, and nothing is read unless asked."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.headers = ""
+
+    @classmethod
+    async def open(cls, url: str, path: str, *, early: bytes = b"", buffer_bytes: int = 65_536) -> Self:
+        """Upgrades. `early` follows the request in the same segment, before the server has answered."""
+        where = urlsplit(url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=buffer_bytes)
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = (
+            f"GET {path} HTTP/1.1",
+            f"Host: {where.netloc}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+        )
+        writer.write("\r\n".join((*lines, "", "")).encode() + early)
+        bare = cls(reader, writer)
+        async with asyncio.timeout(PATIENCE_S):
+            bare.headers = (await reader.readuntil(b"\r\n\r\n")).decode()
+        assert bare.headers.startswith("HTTP/1.1 101"), bare.headers
+        return bare
+
+    def write(self, opcode: int, payload: bytes, *, is_last: bool = True) -> None:
+        self._writer.write(client_frame(opcode, payload, is_last=is_last))
+
+    async def read(self, seconds: float | None = PATIENCE_S) -> tuple[int, bytes]:
+        """The next frame. Raises `IncompleteReadError` or `ConnectionError` when there is none."""
+        async with asyncio.timeout(seconds):
+            first, second = await self._reader.readexactly(2)
+            length = second & 0x7F
+            if length == 126:
+                (length,) = struct.unpack("!H", await self._reader.readexactly(2))
+            elif length == 127:
+                (length,) = struct.unpack("!Q", await self._reader.readexactly(8))
+            return first & 0x0F, await self._reader.readexactly(length)
+
+    async def is_cut(self) -> bool:
+        """Whether the server ends the connection without a goodbye."""
+        try:
+            while True:
+                opcode, _ = await self.read()
+                if opcode == CLOSE:
+                    return False
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return True
+
+    def cut(self) -> None:
+        self._writer.transport.abort()
+
+
+def client_frame(opcode: int, payload: bytes, *, is_last: bool = True) -> bytes:
+    """A frame as a client sends it: masked, here with a mask of zeros."""
+    first = (0x80 if is_last else 0) | opcode
+    if len(payload) < 126:
+        head = bytes((first, 0x80 | len(payload)))
+    elif len(payload) < 65_536:
+        head = struct.pack("!BBH", first, 0x80 | 126, len(payload))
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, len(payload))
+    return head + bytes(4) + payload
+
+
+class Chat:
+    """A client of the old protocol: the texts that came, in order; it answers pings, or does not."""
+
+    def __init__(self, bare: BareSocket, *, is_ponging: bool) -> None:
+        self.bare = bare
+        self.texts: list[str] = []
+        self.close_code: int | None = None
+        self.is_ponging = is_ponging
+        self.pings = 0
+        self._news = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, url: str, *path: str, is_ponging: bool = True) -> Self:
+        """Connects to `/chat/…`; the last part of `path` is the user."""
+        return cls(await BareSocket.open(url, "/".join(["/chat", *map(quote, path)])), is_ponging=is_ponging)
+
+    async def _read(self) -> None:
+        try:
+            while self.close_code is None:
+                opcode, payload = await self.bare.read(None)
+                if opcode == TEXT:
+                    self.texts.append(payload.decode())
+                elif opcode == PING:
+                    self.pings += 1
+                    if self.is_ponging:
+                        self.bare.write(PONG, payload)
+                elif opcode == CLOSE:
+                    self.close_code = int.from_bytes(payload[:2]) if payload else 1005
+                async with self._news:
+                    self._news.notify_all()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close_code = 1006
+            async with self._news:
+                self._news.notify_all()
+
+    def say(self, text: str) -> None:
+        self.bare.write(TEXT, text.encode())
+
+    async def until(self, *texts: str) -> None:
+        """Waits until these are the texts that came, no more and no less."""
+        wanted = list(texts)
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._news:
+                await self._news.wait_for(lambda: len(self.texts) >= len(wanted) or self.close_code is not None)
+        except TimeoutError:
+            raise AssertionError(f"came: {self.texts}, awaited: {wanted}") from None
+        assert self.texts == wanted
+
+    async def until_pinged(self, times: int = 1) -> None:
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            await self._news.wait_for(lambda: self.pings >= times)
+
+    async def until_closed(self) -> int:
+        async with asyncio.timeout(PATIENCE_S):
+            await self._reading
+        assert self.close_code is not None
+        return self.close_code
+
+    async def leave(self) -> None:
+        """Hangs up politely."""
+        self.bare.write(CLOSE, struct.pack("!H", 1000))
+        await self.until_closed()
+        self.bare.cut()
+
+    async def cut(self) -> None:
+        """Loses the network."""
+        self.bare.cut()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+
+async def raw_texts(url: str, user: str, count: int, *, device: str = "ear") -> list[str]:
+    """The text frames of the first `count` messages that a device of `user` gets, as they came."""
+    address = url.replace("http://", "ws://") + f"/v1/connect?user={user}"
+    async with connect(address, compression=None, max_size=None) as websocket, asyncio.timeout(PATIENCE_S):
+        await websocket.send('{"type":"hello","device":"%s"}' % device)
+        texts: list[str] = []
+        while len(texts) < count:
+            for line in str(await websocket.recv()).split("\n"):
+                if line.startswith('{"type":"message"'):
+                    texts.append(line)
+        return texts
+
+
+def stored_offset(database: Server, user: str, device: str, stream: str) -> str | None:
+    """The offset that the store has for a device."""
+    raw = database.admin.hget(key_of("o", f"user:{user}", f"{user}/{device}"), stream)
+    return None if raw is None else raw.decode().split()[0]
+
+
+async def eventually(condition: Any, what: str, seconds: float = PATIENCE_S) -> None:
+    """Waits, without holding up the loop, until a condition comes true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        await asyncio.sleep(0.01)
+
+
+def n_of(entry_id: str) -> int:
+    """The running number of an entry id."""
+    return int(entry_id.split("-")[1])
+
+
+def types_of(frames: list[Frame]) -> list[str]:
+    return [frame["type"] for frame in frames]
