@@ -138,14 +138,14 @@ class Phone:
         reading.
         """
         query = "" if user is None else f"?user={user}"
-        options.setdefault("compression", None)
+        given: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None, **options}
         if receive_buffer:
-            options["sock"] = sock = socket.socket()
+            given["sock"] = sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(url.rpartition(":")[2])))
         address = url.replace("http://", "ws://") + "/v1/connect" + query
-        return cls(await connect(address, max_size=None, ping_interval=None, **options), user or "")
+        return cls(await connect(address, **given), user or "")
 
     @classmethod
     async def open(cls, url: str, user: str, device: str = "default", **hello: object) -> Self:
@@ -285,7 +285,7 @@ class Phone:
         found: dict[str, tuple[int, int]] = {}
         for frame in self.frames:
             if "stream" in frame and ("id" in frame or frame["type"] == "gap"):
-                ms, n = frame.get("id", frame.get("to", "")).split("-")
+                ms, n = str(frame["to"] if frame["type"] == "gap" else frame["id"]).split("-")
                 found[frame["stream"]] = max((int(ms), int(n)), found.get(frame["stream"], (0, 0)))
         return {stream: f"{ms}-{n}" for stream, (ms, n) in found.items()}
 

@@ -62,6 +62,7 @@ class Positions:
         # Epochs in the order they were seen. None: whatever the server has when the first connection opens.
         self._epochs: list[str | None] = [epoch]
         self._tracks: dict[str, Track] = {}
+        self.has_news = False  # something was taken since `to_acknowledge`
         for stream, offset in offsets.items():
             track = self._track(stream)
             track.handed, track.taken = offset, Mark(offset, 0)
@@ -164,14 +165,17 @@ class Positions:
         if mark is not None and (generation < mark.generation or (generation == mark.generation and not restarts)):
             if generation == mark.generation and entry > mark.id:
                 track.taken = Mark(entry, generation)
+                self.has_news = True
             return
         track.taken = Mark(entry, generation)
+        self.has_news = True
         track.epoch_gap = None
         if restarts and generation == self.generation:
             track.acked = entry  # the server counts from there, too
 
     def to_acknowledge(self) -> dict[str, EntryId]:
         """What was taken and not acknowledged on this connection yet; afterwards it counts as acknowledged."""
+        self.has_news = False
         offsets: dict[str, EntryId] = {}
         for stream, track in self._tracks.items():
             mark = track.taken
