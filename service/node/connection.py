@@ -21,6 +21,8 @@ from service.core.session import Session
 if TYPE_CHECKING:
     from service.node.node import Node
 
+CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expect
+
 EncodeEntry = Callable[[str, Entry], bytes]
 
 
@@ -162,6 +164,11 @@ class Connection:
             if self._catching_up is not None:
                 self._catching_up.cancel()
             self._node.disconnected(self)
+
+    def break_off(self) -> None:
+        """Ends a connection that cannot be served: it resumes when it comes back."""
+        self.socket.close(CLOSE_INTERNAL, "internal")
+        self.closed()
 
     # -- out: live -----------------------------------------------------------------------------------------------------
 

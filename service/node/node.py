@@ -350,13 +350,20 @@ class Node:
         if step is Step.PUSH:
             item = Item(arrival)
             origin = None if arrival.origin is None else self.connections.get(arrival.origin[0])
+            broken = []
             self._is_dispatching = True
             for connection in track.live:
-                if connection is origin:
-                    connection.push_own(item)
-                else:
-                    connection.push(item)
+                try:
+                    if connection is origin:
+                        connection.push_own(item)
+                    else:
+                        connection.push(item)
+                except Exception:  # a bug in one connection is not to cost the others their entry
+                    self.log.exception("an entry could not be pushed")
+                    broken.append(connection)
             self._is_dispatching = False
+            for connection in broken:
+                connection.break_off()
             track.settle()
             if self._stalled:
                 self._put_stalled_behind()

@@ -21,7 +21,6 @@ from service.transports.ready_frames import ReadyFrames, protocol_of
 
 log = logging.getLogger("waypost.transports")
 
-CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expect
 IDLE_CHECKS = 4  # looks per `idle_close_s`: how exactly a socket that drains nothing is noticed
 
 
@@ -73,7 +72,7 @@ class Conversation(ABC):
                 connection.receive(self.decode(data))
         except Exception:
             log.exception("a frame could not be worked on")
-            self.protocol.close(CLOSE_INTERNAL, "internal")
+            connection.break_off()
 
     def ponged(self, payload: bytes) -> None:
         """A pong has arrived."""
@@ -95,6 +94,11 @@ class Conversation(ABC):
         self._heard_at = time.monotonic()
         if self.connection is not None:
             self.connection.drained()
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        if self.connection is not None:
+            self.connection.closed()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

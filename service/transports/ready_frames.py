@@ -48,6 +48,9 @@ class Listener(Protocol):
     def drained(self) -> None:
         """The buffer has room again."""
 
+    def lost(self) -> None:
+        """The socket is gone: nothing may be written any more."""
+
 
 class ReadyFrames(WebSocketsSansIOProtocol):
     """One accepted WebSocket. Before `listen` it behaves as uvicorn's own."""
@@ -154,9 +157,12 @@ class ReadyFrames(WebSocketsSansIOProtocol):
             self._listener.drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone; the waiting ASGI application hears it as `websocket.disconnect`."""
+        """The socket is gone. The listener must hear it now, for a closed transport raises when it is written to; the
+        waiting ASGI application hears it as `websocket.disconnect`, a loop turn later."""
         super().connection_lost(exc)
-        self._listener = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.lost()
 
     async def closed(self) -> None:
         """Returns when the connection has ended, by either side. Call it instead of `receive` after `listen`."""
