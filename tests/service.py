@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -118,6 +118,8 @@ class NodeProcess:
 class Phone:
     """One connection of one device, by hand: every frame that came, in order, checked for what must never happen."""
 
+    every: ClassVar[list["Phone"]] = []  # those of this test
+
     def __init__(self, websocket: ClientConnection, user: str) -> None:
         self.websocket = websocket
         self.user = user
@@ -131,6 +133,7 @@ class Phone:
         self._may_read.set()
         self._news = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
+        Phone.every.append(self)
 
     @classmethod
     async def dial(cls, url: str, user: str | None, *, receive_buffer: int = 0, **options: object) -> Self:
@@ -293,6 +296,14 @@ class Phone:
         """Hangs up."""
         await self.websocket.close()
         await self._reading
+
+    @classmethod
+    async def hang_up_all(cls) -> None:
+        """At the end of a test: no socket stays open, and a check that failed while reading fails the test."""
+        every, cls.every = cls.every, []
+        for phone in every:
+            phone.cut()
+        await asyncio.gather(*(phone._reading for phone in every))
 
     def cut(self) -> None:
         """Loses the network: no goodbye."""

@@ -88,12 +88,15 @@ def start_of_membership(stretches: tuple[Stretch, ...]) -> EntryId | None:
 
 
 def _other_history(page: Page, user: str, resume: EntryId) -> Layout:
-    """The offset is void: say so, and go on from the server's own, or, where that is void too, from the floor."""
+    """The offset is void: say so, and go on from the server's own, or, where that is void too, from the floor.
+
+    Never from where the page began, nor from above the head: that would be void again, and told without end.
+    """
     valid = page.floor <= resume <= page.head and resume != page.after
     to = resume if valid else page.floor
-    if page.stretches is not None:
-        start = start_of_membership(page.stretches.get(user, ()))
-        to = max(to, start) if start is not None else to
+    start = None if page.stretches is None else start_of_membership(page.stretches.get(user, ()))
+    if start is not None and start <= page.head and start != page.after:
+        to = max(to, start)
     cause = Removal(after=page.after, to=to, count=0, kind="epoch", at=0)
     return Layout((Gap(page.after, to, None, (cause,)),), to)
 

@@ -62,6 +62,7 @@ class _Pending(msgspec.Struct):
     stream: str
     mid: str = ""
     answer: frames.Sent | frames.Left | None = None
+    is_held: bool = False  # the reader was at the entry before the call had its answer, and the answer matters
 
 
 def _size(frame: ClientFrame) -> int:
@@ -341,6 +342,23 @@ class Session:
 
     # -- in: what happens on the streams ------------------------------------------------------------------------------
 
+    def hold(self, number: int) -> bool:
+        """The reader is at the entry of our send `number`: whether its answer is still to come, and must be waited for.
+
+        Used where the answer says more than the entry does (`replicated`). The shell then keeps everything back that is
+        written to the connection, and calls `own_entry` once `is_held` says no: `sent` keeps its place.
+        """
+        pending = self._pending.get(number)
+        if pending is None or pending.answer is not None or not isinstance(pending.command, Publish):
+            return False
+        pending.is_held = True
+        return True
+
+    def is_held(self, number: int) -> bool:
+        """Whether the answer that `hold` waits for is still to come."""
+        pending = self._pending.get(number)
+        return pending is not None and pending.is_held and pending.answer is None
+
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
 
@@ -411,8 +429,8 @@ class Session:
         return written, commands
 
     def _answer(self, pending: _Pending, answer: frames.Sent | frames.Left, *, wait: bool) -> None:
-        """Answers now, or (`wait`) when the reader gets to the entry."""
-        if wait:
+        """Answers now, or (`wait`) when the reader gets to the entry; it may be there already (`hold`)."""
+        if wait or (pending.is_held and pending.answer is None):
             pending.answer = answer
         else:
             self._forget(pending.command.number)

@@ -161,6 +161,9 @@ class Attachments:
             streams = [stream for stream in self._to_audit[:part] if stream in self._registered]
             del self._to_audit[:part]
             if streams:
+                positions = self._delivery.positions()
                 heads = await self._attach(streams[:STREAMS_PER_CALL])
                 due = self._node.reader.next_beat
                 self._unverified.update({stream: (due, head) for stream, head in heads.items()})
+                if any(head < positions.get(stream, head) for stream, head in heads.items()):
+                    self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

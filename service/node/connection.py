@@ -80,6 +80,8 @@ class Connection:
         "__weakref__",
         "_behind",
         "_catching_up",
+        "_kept",
+        "_kept_bytes",
         "_node",
         "codec",
         "cursors",
@@ -105,7 +107,7 @@ class Connection:
         self.codec = codec
         self.wants = wants  # which of the user's streams this connection follows
         self.user = session.user
-        self.write = socket.write
+        self.write: Callable[[bytes], None] = socket.write
         self.encode_entry = codec.entry
         self.cursors: dict[str, Cursor[Connection]] = {}
         self.is_paused = False
@@ -113,6 +115,8 @@ class Connection:
         self.is_reading = True
         self._behind: deque[str] = deque()
         self._catching_up: asyncio.Task[None] | None = None
+        self._kept: deque[bytes | Item] = deque()
+        self._kept_bytes = 0
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +129,8 @@ class Connection:
         """Writes what the session has to say, and has the node do what it asks for."""
         if self.is_closed:
             return
+        if self._kept:
+            self._release()
         while True:
             written, commands = self.session.flush()
             if not written and not commands:
@@ -180,10 +186,38 @@ class Connection:
         """An entry that this connection itself caused: the answer to its send, in its place among the pushes."""
         arrival = item.arrival
         assert arrival.origin is not None
-        if self.session.own_entry(arrival.origin[1], arrival.stream, arrival.entry.id, self._node.store.durability):
+        if self._node.settings.wait_replicas and self.session.hold(arrival.origin[1]):
+            self._keep(item)
+        elif self.session.own_entry(arrival.origin[1], arrival.stream, arrival.entry.id, self._node.store.durability):
             self.flush()
         else:
             self.push(item)
+
+    # -- out: kept back until the answer to an own send says how many replicas have it -------------------------------
+
+    def _keep(self, kept: "bytes | Item") -> None:
+        """Keeps back an own entry whose answer is to come, and whatever is written after it."""
+        self._kept.append(kept)
+        self.write = self._keep
+        self._kept_bytes += len(kept) if isinstance(kept, bytes) else 0
+        if self._kept_bytes > self._node.settings.limits.write_buffer_bytes:
+            self._node.stalled(self)  # pushed no more; what was kept is written when the answer is there
+
+    def _release(self) -> None:
+        """Writes what was kept back, up to the next own entry whose answer is still to come."""
+        kept, self._kept, self._kept_bytes = self._kept, deque(), 0
+        self.write = self.socket.write
+        while kept:
+            first = kept[0]
+            if isinstance(first, bytes):
+                self.write(first)
+            elif first.arrival.origin is not None and self.session.is_held(first.arrival.origin[1]):
+                for later in kept:
+                    self._keep(later)
+                return
+            else:
+                self.push_own(first)
+            kept.popleft()
 
     # -- out: behind ---------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,20 @@ import pytest
 from migrations import __main__ as migrations
 from service.store import Store, StoreOptions
 from tests.integration.store.kit import Server, binary
-from tests.service import NodeProcess
+from tests.service import NodeProcess, Phone
 
 
 class StartNode(Protocol):
     """Starts a node on the test's database."""
 
     def __call__(self, name: str = "a", **settings: object) -> NodeProcess: ...
+
+
+@pytest.fixture(autouse=True)
+async def hang_up() -> AsyncIterator[None]:
+    """No connection outlives its test."""
+    yield
+    await Phone.hang_up_all()
 
 
 @pytest.fixture(params=["valkey", "redis"])
