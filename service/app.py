@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 from socket import socket
@@ -15,12 +14,13 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from service.api.routes import ROUTES
 from service.config import Settings
 from service.errors import Reset, WaypostError
+from service.log import Log
 from service.node import Node
 from service.store import Store, StoreOptions, StoreRefused
 from service.transports import chat, websocket
 from service.transports.ready_frames import ReadyFrames
 
-log = logging.getLogger("waypost.app")
+log = Log("app")
 
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
@@ -68,7 +68,7 @@ def make_app(node: Node, settings: Settings) -> Starlette:
 def _end_with(running: asyncio.Task[None]) -> None:
     """The node's engine has failed, which is a bug: end the process, so that whoever supervises it starts another."""
     if not running.cancelled():
-        log.critical("the node failed", exc_info=running.exception())
+        log.error("node_failed", traceback=running.exception())
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -80,13 +80,19 @@ class Server(uvicorn.Server):
         self._node = node
         self._drain_s = drain_s
 
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Starts, and says where."""
+        await super().startup(sockets)
+        if self.started:
+            log.info("serving", url=f"http://{self.config.host}:{self.config.port}", node=self._node.name)
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drains within the time for it, then stops."""
         try:
             async with asyncio.timeout(self._drain_s):
                 await self._node.drain()
         except TimeoutError:
-            log.warning("not everything was answered within %.0f s", self._drain_s)
+            log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -115,7 +121,7 @@ async def _open_store(settings: Settings) -> Store:
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from problem
     except WaypostError as problem:
-        log.warning("the store is out of reach, serving anyway: %s", problem.detail)
+        log.warning("store_out_of_reach", detail=problem.detail)
     return store
 
 

@@ -76,6 +76,10 @@ class WaypostError(Exception):
         self.retry = row.retry if retry is None else retry
         self.retry_after = retry_after
 
+    def for_client(self) -> "WaypostError":
+        """The same refusal in the table's words: the store's own may name an address."""
+        return WaypostError(self.code, retry=self.retry, retry_after=self.retry_after)
+
 
 class Unavailable(WaypostError):
     """Nothing was written. The same call may be made again."""

@@ -95,7 +95,7 @@ class Inbox:
         gap = frames.Gap(stream, str(begin), str(upto), missed, cause, next=following)
         self._hand_out(fate, Item(_since(gap, start)))  # no position: nobody knows the id of what is not there
 
-    # -- what the program gets -------------------------------------------------------------------------------------------
+    # -- what the program gets -----------------------------------------------------------------------------------------
 
     def _hand_out(self, fate: Fate, item: Item) -> None:
         if fate is Fate.NEW:

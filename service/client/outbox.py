@@ -71,7 +71,7 @@ class Outbox:
         """Whether anything is not settled."""
         return bool(self._waiting or self._flying or self._again)
 
-    # -- in: what the program wants --------------------------------------------------------------------------------------
+    # -- in: what the program wants ------------------------------------------------------------------------------------
 
     def add(self, operation: Operation) -> None:
         """Puts an operation behind the others."""
@@ -89,7 +89,7 @@ class Outbox:
             self._settle(operation, problem=problem)
         self._waiting.clear()
 
-    # -- in: what the server says ----------------------------------------------------------------------------------------
+    # -- in: what the server says --------------------------------------------------------------------------------------
 
     def answered(self, answer: Answer) -> None:
         """The answer to one of the batch; anything else is let pass."""
@@ -128,7 +128,7 @@ class Outbox:
                 # `memory` is the least that can be said of a stored message.
                 operation.seen = Sent(message.stream, message.id, message.mid, True, "memory", operation.number)
 
-    # -- out -------------------------------------------------------------------------------------------------------------
+    # -- out -----------------------------------------------------------------------------------------------------------
 
     def batch(self, now: float, bounds: Bounds, *, is_live: bool) -> bytes:
         """The next frame to send, b"" for none now. `is_live`: everything that was missed has come."""
@@ -168,7 +168,7 @@ class Outbox:
         settled, self._settled = self._settled, []
         return settled
 
-    # -- inside ------------------------------------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------------------------------
 
     def _land(self, ref: frames.Ref) -> Operation | None:
         return self._flying.pop(ref, None) if isinstance(ref, int) else None

@@ -87,7 +87,7 @@ class Positions:
     # -- what comes ----------------------------------------------------------------------------------------------------
 
     def opened(self, epoch: str, starts: Iterable[tuple[str, EntryId]]) -> None:
-        """The server has welcomed us: it counts each stream from its start. Streams that it does not name are not ours."""
+        """The server has welcomed us, and counts each stream from its start. What it does not name is not ours."""
         if self._epochs[-1] is None:
             self._epochs[-1] = epoch
         elif self._epochs[-1] != epoch:
@@ -102,6 +102,7 @@ class Positions:
             if track.taken is None:
                 track.taken = Mark(start, self.generation)
             track.acked = start
+        self.has_news = True  # perhaps; `to_acknowledge` looks
 
     def entry(self, stream: str, entry: EntryId, *, begins: bool = False, is_answer: bool = False) -> Fate:
         """An entry has come. `begins`: our own `joined`, from which the stream counts anew.
@@ -154,7 +155,7 @@ class Positions:
         """We are no longer a member: the server takes no acknowledgements for the stream from here on."""
         self._track(stream).is_followed = False
 
-    # -- what the program takes ------------------------------------------------------------------------------------------
+    # -- what the program takes ----------------------------------------------------------------------------------------
 
     def took(self, stream: str, entry: EntryId, generation: int, *, restarts: bool = False) -> None:
         """The program is done with an entry or a gap. `restarts`: with a gap of cause `epoch`, which may lead back."""

@@ -82,7 +82,7 @@ class State:
         self._confirming: set[frames.Ref] | None = None  # on leaving: acknowledgements that are not confirmed yet
         self._lines: list[bytes] = []
 
-    # -- one connection after the other ----------------------------------------------------------------------------------
+    # -- one connection after the other --------------------------------------------------------------------------------
 
     def begin(self) -> list[bytes]:
         """A connection stands. Returns the messages that begin the conversation."""
@@ -135,7 +135,7 @@ class State:
         """How long to wait for the next message, in seconds, before the connection counts as lost."""
         return 2 * self._ping_s if self.life is Life.OPEN else GREETING_S
 
-    # -- what comes ------------------------------------------------------------------------------------------------------
+    # -- what comes ----------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> None:
         """Takes one WebSocket message. Afterwards ask `flush`, `next_event`, `outbox.settled`, and look at `ending`."""
@@ -212,7 +212,7 @@ class State:
             self._error = error  # says why the connection is about to be closed
         # else an acknowledgement, for a stream that we have just left, or to be stored later: nothing to be done
 
-    # -- what the program gets -------------------------------------------------------------------------------------------
+    # -- what the program gets -----------------------------------------------------------------------------------------
 
     def next_event(self) -> Event | None:
         """The next event for the program, None when there is none now. Call `took` once the program is done with it."""
@@ -224,7 +224,7 @@ class State:
 
     @property
     def may_read(self) -> bool:
-        """Whether to read on: not while the program is behind, unless it waits for an answer, which it would never get."""
+        """Whether to read on: not while the program is behind, unless it waits for an answer itself."""
         return not self._inbox.is_full or bool(self.outbox) or self._confirming is not None
 
     @property
@@ -233,7 +233,7 @@ class State:
         epoch, offsets = self._positions.brought()
         return epoch, {stream: str(offset) for stream, offset in offsets.items()}
 
-    # -- what goes out ---------------------------------------------------------------------------------------------------
+    # -- what goes out -------------------------------------------------------------------------------------------------
 
     def number(self) -> int:
         """A `ref` that was not used before."""

@@ -71,11 +71,7 @@ def encode_event(frame: Frame) -> bytes:
 
 def decode(data: bytes) -> list[Frame]:
     """The frames in one WebSocket message, one a line, in order. Raises `WireError` for what is no frame."""
-    if b"\n" not in data:
-        lines = [data]
-    else:
-        lines = [line for line in data.split(b"\n") if line and not line.isspace()]
-    decoded = [_decode_one(line) for line in lines]
+    decoded = [_decode_one(line) for line in data.split(b"\n") if line and not line.isspace()]
     return [frame for frame in decoded if frame is not None]
 
 

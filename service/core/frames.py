@@ -107,6 +107,11 @@ def decode(data: bytes) -> list[ClientFrame | Malformed]:
     A line that parses but is no valid frame becomes a `Malformed` in its place and the rest goes on. What is not
     JSON, or no object with a `type`, becomes a `Malformed` with code `bad_frame`, and nothing after it is read.
     """
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:  # msgspec does not look into a body, and others would have to read it
+            return [Malformed("bad_frame", "not UTF-8")]
     if b"\n" not in data:
         return [_decode_one(data)]
     frames: list[ClientFrame | Malformed] = []
@@ -136,7 +141,7 @@ def _explain_undecodable(data: bytes, problem: str) -> Malformed:
     float holds) from no JSON.
     """
     try:
-        given = json.loads(data.decode(), parse_constant=_refuse_constant)
+        given = json.loads(data.decode(), parse_constant=_refuse_constant, parse_int=_int_or_none)
     except (ValueError, RecursionError):
         return Malformed("bad_frame", "not JSON")
     if not isinstance(given, dict) or not isinstance(given.get("type"), str):
@@ -146,6 +151,14 @@ def _explain_undecodable(data: bytes, problem: str) -> Malformed:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _int_or_none(digits: str) -> int | None:
+    """Python reads no number of thousands of digits; JSON sets no limit."""
+    try:
+        return int(digits)
+    except ValueError:
+        return None
 
 
 def _echoable(ref: object) -> Ref:

@@ -16,7 +16,7 @@ from service.core import frames
 from service.core.commands import ChangeMembership, Close, Command, Commit, Limits, Open, Publish, Started, Stored
 from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
-from service.core.names import ALL, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
+from service.core.names import ALL, ZERO, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 
 # With these the whole call failed: what the connection sent after it must not overtake it.
@@ -112,6 +112,7 @@ class Session:
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
         self._fallen: set[str] = set()  # streams that fell behind after `live`
+        self._ended: dict[str, EntryId] = {}  # streams no longer followed → up to where they passed: acks still come
         self._frames: list[ServerFrame] = []
         self._commands: list[Command] = []
 
@@ -191,12 +192,12 @@ class Session:
         offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
         for stream, offset in offsets.items():
             parse_stream(stream)
-            passed, stored = self._passed(stream), self.streams.get(stream)
-            reachable = [limit for limit in (passed, stored) if limit is not None]
+            limits = self._passed(stream), self.streams.get(stream), self._ended.get(stream)
+            reachable = [limit for limit in limits if limit is not None]
             if not any(had(offset, limit) for limit in reachable):
                 raise WaypostError("ack_beyond", f"{stream} {offset} has not been delivered on this connection")
-        forward = {stream: offset for stream, offset in offsets.items() if offset > self.streams[stream]}
-        self.streams.update(forward)
+        forward = {stream: offset for stream, offset in offsets.items() if offset > self.streams.get(stream, ZERO)}
+        self.streams.update({stream: offset for stream, offset in forward.items() if stream in self.streams})
         if forward or frame.ref is not None:
             self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
 
@@ -277,7 +278,7 @@ class Session:
         """The session could not be opened: the client is told, and comes back later when that may help."""
         close = ERRORS[problem.code].close
         self._frames.append(frames.error_frame(problem))
-        self._close(close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.detail)
+        self._close(close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.code)
 
     def mid_of(self, number: int, made: str) -> str:
         """The message id of a send: its key where one was given, else `made`. Remembered for `sent`."""
@@ -382,12 +383,18 @@ class Session:
 
     def follow(self, stream: str, offset: EntryId) -> None:
         """The connection begins to follow a stream after `welcome`."""
+        self._ended.pop(stream, None)
         self.streams[stream] = max(offset, self.streams.get(stream, offset))
         if self._was_live:
             self._fallen.discard(stream)
 
     def unfollow(self, stream: str) -> None:
-        """The connection no longer follows a stream."""
+        """The connection no longer follows a stream. Call it while `passed` still knows it."""
+        passed = self._passed(stream)
+        if passed is not None:
+            self._ended[stream] = passed
+            if len(self._ended) > self._limits.streams_per_user:  # who joins and leaves all day costs no more than that
+                del self._ended[next(iter(self._ended))]
         self.fell_behind(stream)
         self.streams.pop(stream, None)
         self._fallen.discard(stream)

@@ -164,6 +164,7 @@ class Attachments:
                 positions = self._delivery.positions()
                 heads = await self._attach(streams[:STREAMS_PER_CALL])
                 due = self._node.reader.next_beat
-                self._unverified.update({stream: (due, head) for stream, head in heads.items()})
+                for stream, head in heads.items():  # one that waits is not put off: audits may be as frequent as beats
+                    self._unverified.setdefault(stream, (due, head))
                 if any(head < positions.get(stream, head) for stream, head in heads.items()):
                     self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

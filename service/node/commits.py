@@ -72,5 +72,5 @@ class Commits:
             if problem is None:
                 connection.session.committed(ref)
             else:
-                connection.session.not_committed(ref, problem)
+                connection.session.not_committed(ref, problem.for_client())
             connection.flush()

@@ -46,6 +46,8 @@ class Fence:
 
         `was_rolled_back`: a head was seen below its position, so the ids are told although the server is the same.
         """
+        if self._open.is_set():
+            self._node.log.warning("store_doubted", detail=why)
         self.reason = why
         self._was_rolled_back = self._was_rolled_back or was_rolled_back
         self._open.clear()
@@ -62,6 +64,7 @@ class Fence:
                 pause = min(2 * pause, RETRY_S_MAX)
             if not self._tripped.is_set():
                 self._open.set()
+                self._node.log.info("store_open", run=self._store.run, epoch=self._store.epoch)
 
     async def _try_to_open(self) -> bool:
         node, store = self._node, self._store
@@ -73,7 +76,7 @@ class Fence:
                 node.history_changed()
             if state.is_open and not self._was_rolled_back:
                 return True
-            node.log.warning("another server answers, or one with less: reconciling")
+            node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)
             live = await store.nodes()
             heads = node.known_ids()
             if not await store.reconcile(node.name, sorted({node.name, *live}), heads):

@@ -5,7 +5,6 @@ The way of a message through here: `carry_out` (a session's `Publish`) → `send
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -20,6 +19,7 @@ from service.core.names import ALL, ZERO, EntryId, group_of, group_stream, user_
 from service.core.paging import Gap, start_of_membership
 from service.core.session import Session
 from service.errors import Fenced, Reset, Unavailable, Uncertain, WaypostError
+from service.log import Log
 from service.node.attach import Attachments
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket
@@ -38,7 +38,7 @@ class Node:
         self.name = settings.node
         self.store = store
         self.settings = settings
-        self.log = logging.getLogger("waypost.node")
+        self.log = Log("node")
         self.delivery: Delivery[Connection] = Delivery()
         self.connections: dict[int, Connection] = {}
         self.nodes_alive = 1
@@ -87,7 +87,7 @@ class Node:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.log.error("a task failed", exc_info=error)
+            self.log.error("task_failed", traceback=error)
 
     async def drain(self) -> None:
         """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
@@ -126,7 +126,7 @@ class Node:
         """The store has another epoch: what this node knows of streams is void. Clients come back with their
         offsets.
         """
-        self.log.warning("the store has a new epoch; all connections reconnect")
+        self.log.warning("epoch_changed", epoch=self.store.epoch, connections=len(self.connections))
         for connection in list(self.connections.values()):
             connection.session.not_opened(Unavailable("the store has a new epoch"))
             connection.flush()
@@ -212,16 +212,18 @@ class Node:
 
     async def _open(self, connection: Connection, command: commands.Open) -> None:
         session, store = connection.session, self.store
+        if not self.fence.is_open:
+            session.not_opened(Unavailable())
+            connection.flush()
+            return
         try:
-            if not self.fence.is_open:
-                raise Unavailable(self.fence.reason)
             is_foreign = command.epoch is not None and command.epoch != store.epoch
             opened = await store.open_session(
                 connection.user, command.device, self.name, command.offsets, is_foreign=is_foreign
             )
         except WaypostError as problem:
             self.out_of_reach(problem)
-            session.not_opened(Unavailable() if isinstance(problem, Uncertain) else problem)
+            session.not_opened(Unavailable() if isinstance(problem, Uncertain) else problem.for_client())
             connection.flush()
             return
         if connection.is_closed:
@@ -250,7 +252,7 @@ class Node:
             )
         except WaypostError as problem:
             self.out_of_reach(problem)
-            session.failed(command.number, problem)
+            session.failed(command.number, problem.for_client())
         else:
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
@@ -285,8 +287,9 @@ class Node:
 
     def unfollow(self, connection: Connection, stream: str) -> None:
         """The connection no longer follows a stream: the membership has ended."""
-        if self._drop(connection, stream):
+        if stream in connection.cursors:
             connection.session.unfollow(stream)
+            self._drop(connection, stream)
             connection.flush()
 
     def _drop(self, connection: Connection, stream: str) -> bool:
@@ -358,8 +361,8 @@ class Node:
                         connection.push_own(item)
                     else:
                         connection.push(item)
-                except Exception:  # a bug in one connection is not to cost the others their entry
-                    self.log.exception("an entry could not be pushed")
+                except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entry
+                    self.log.error("push_failed", traceback=error, connection=connection.number, stream=stream)
                     broken.append(connection)
             self._is_dispatching = False
             for connection in broken:

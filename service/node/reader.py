@@ -65,9 +65,9 @@ class Reader:
                     await self._begin()
                     await self._read(mailboxes, self.mailbox)
                 except Doubt as doubt:
-                    self._node.log.warning("mailbox in doubt: %s", doubt)
+                    self._node.log.warning("mailbox_doubted", detail=str(doubt), mailbox=self.mailbox)
                 except WaypostError as problem:
-                    self._node.log.warning("mailbox in doubt: %s", problem)
+                    self._node.log.warning("mailbox_doubted", detail=problem.detail, mailbox=self.mailbox)
                     self._node.out_of_reach(problem)
                     await asyncio.sleep(RETRY_S)
                 self._sound.clear()
@@ -85,6 +85,7 @@ class Reader:
             raise Doubt("a stream is shorter than it was")
         self.last_seen = time.monotonic()
         self._sound.set()
+        self._node.log.info("mailbox_attached", mailbox=mailbox, count=len(self._node.delivery.tracks))
 
     async def _read(self, mailboxes: MailboxReader, mailbox: str) -> None:
         """Reads one mailbox until it is in doubt."""

@@ -119,8 +119,8 @@ class Sends:
             self._node.out_of_reach(problem)
             self._fail(batch, problem)
             return
-        except Exception as error:  # a bug: whether it was stored nobody knows, and the next batch must go on
-            self._node.log.exception("publish failed", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - a bug: whether it was stored nobody knows, and the next batch must go on
+            self._node.log.error("publish_failed", traceback=error, count=len(batch))
             self._fail(batch, WaypostError("uncertain"))
             return
         self._note(batch, outcomes)
@@ -144,7 +144,7 @@ class Sends:
         """The call failed: so does what the same connections have waiting."""
         failed = {waiting.connection for waiting in batch}
         for waiting in batch:
-            waiting.connection.session.failed(waiting.number, problem)
+            waiting.connection.session.failed(waiting.number, problem.for_client())
         for waiting in [waiting for waiting in self._queue if waiting.connection in failed]:
             self._queue.remove(waiting)
             self._bytes -= len(waiting.message.body)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.core.names import ALL, EntryId, group_stream, user_stream
+from service.core.names import ALL, EntryId, group_of, group_stream, user_stream
 from service.store import decode
 from service.store.context import Context
 from service.store.records import Commit, OpenedStream
@@ -13,13 +13,16 @@ async def open_session(
 ) -> list[OpenedStream]:
     """See `Store.open_session`.
 
-    The user's groups are read before the call, because a function on a cluster must be told its keys. A group
-    joined in between is told by the `joined` entry in the inbox, which this session will deliver; one left in
-    between is denied by the group itself.
+    The user's groups are read before the call, because a function on a cluster must be told its keys: those of the
+    user's list, and those that the device still has an offset of. A group joined in between is told by the `joined`
+    entry in the inbox, which this session will deliver; one left in between is denied by the group itself.
     """
     layout = context.layout
     listed = await context.link.call("HKEYS", layout.user(user), is_write=False)
-    streams = [user_stream(user), *sorted(group_stream(raw.decode()) for raw in listed), ALL]
+    known = await context.link.call("HKEYS", layout.offsets(user, device), is_write=False)
+    groups = {group_stream(raw.decode()) for raw in listed}
+    groups |= {stream for stream in map(bytes.decode, known) if group_of(stream) is not None}
+    streams = [user_stream(user), *sorted(groups), ALL]
     arg = {
         "epoch": context.epoch,
         "user": user,

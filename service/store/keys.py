@@ -167,6 +167,10 @@ class Layout:
         """The list of a user's groups."""
         return key(self.user_tag(user), "u", user)
 
+    def offsets(self, user: str, device: str) -> str:
+        """How far a device has come."""
+        return key(self.user_tag(user), "o", f"{user}/{device}")
+
 
 def key(tag: str, letter: str, name: str) -> str:
     """A key of a partition: one letter for what it is, then what it is of."""

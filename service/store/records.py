@@ -9,7 +9,6 @@ from service.core.entries import Durability, GapKind
 from service.core.names import EntryId
 from service.errors import Unavailable, WaypostError
 
-
 # Bytes; a larger body goes to mailboxes as a reference, else every node would add a copy. `_append.lua` has the same.
 BODY_INLINE_BYTES = 4096
 

@@ -5,7 +5,6 @@ and `chat.py`.
 """
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from service.config import Settings
 from service.core.frames import ClientFrame, Malformed
 from service.core.session import Life
 from service.errors import ERRORS, WaypostError
+from service.log import Log
 from service.node.connection import Connection
 from service.transports.ready_frames import ReadyFrames, protocol_of
 
-log = logging.getLogger("waypost.transports")
+log = Log("transports")
 
 IDLE_CHECKS = 4  # looks per `idle_close_s`: how exactly a socket that drains nothing is noticed
 
@@ -70,8 +70,8 @@ class Conversation(ABC):
                 connection.end("too_large")
             else:
                 connection.receive(self.decode(data))
-        except Exception:
-            log.exception("a frame could not be worked on")
+        except Exception as error:  # noqa: BLE001 - a bug: this connection ends, the others go on
+            log.error("frame_failed", traceback=error, connection=connection.number)
             connection.break_off()
 
     def ponged(self, payload: bytes) -> None:

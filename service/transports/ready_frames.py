@@ -158,7 +158,8 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone. The listener must hear it now, for a closed transport raises when it is written to; the
-        waiting ASGI application hears it as `websocket.disconnect`, a loop turn later."""
+        waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
+        """
         super().connection_lost(exc)
         listener, self._listener = self._listener, None
         if listener is not None:

@@ -44,6 +44,10 @@ local function join(_, args)
     append(group, now, entry)
     deliver(group, id, entry, arg.mailbox_cap, arg.mailbox, arg.origin)
   end
+  -- The offset at a join is the point of joining, for every device that has none from an earlier membership.
+  for _, device in ipairs(redis.call('HKEYS', key(arg.user_tag, 'd', arg.user))) do
+    redis.call('HSETNX', key(arg.user_tag, 'o', arg.user .. '/' .. device), group.name, id .. ' ' .. arg.epoch)
+  end
   local inbox_id = append(inbox, now, entry)
   deliver(inbox, inbox_id, entry, arg.mailbox_cap, arg.mailbox, '')
   return {'ok', id, head, 1, is_announced and 1 or 0}

@@ -3,10 +3,13 @@
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, tag (the user's), device, node, is_foreign (the brought offsets are of another
 --       epoch), streams: list of {stream, tag, brought (id, '' if none)}}: the inbox, the groups of the user's
---       list as read just before, `all`
+--       list and those that the device has an offset of, as read just before, and `all`
 -- Returns {'ok', list of {stream, offset (stored), start (of this connection), head, floor, foreign (id of another
---         history, nil if none)}}; groups that deny the user are left out, and taken off the user's list
+--         history, nil if none)}}
 -- Errors  fenced, reset, before anything is written. Harmless twice.
+--
+-- A group that the user has left is answered while this device lacks something of the time before, with the end of
+-- the membership as its head; after that it is left out, and its offset dropped. It is on the user's list no more.
 --
 -- Where nothing usable is stored, a stream starts at the floor of the inbox, at the open stretch of a group, at
 -- the head of `all`. A brought offset above the stored one counts as an ack; one below only moves the start, not
@@ -20,20 +23,22 @@ local function is_there(stream, at, floor)
   return redis.call('HEXISTS', key(stream.tag, 'z', stream.stream), string.format('%.0f', n)) == 1
 end
 
--- Where the stream begins for a device without progress, and the earliest id it may ever be asked from;
--- nothing when the stream is a group that denies the user.
+-- Where the stream begins for a device without progress, the earliest id it may ever be asked from, and, for a
+-- group that the user has left, where the membership ended; nothing for a group that the user never was in.
 local function bounds_for(arg, stream, head, floor)
   local group = string.match(stream.stream, '^group:(.*)$')
   if not group then return stream.stream == 'all' and head or floor, '0-0' end
   local record = redis.call('HGET', key(stream.tag, 'g', group), arg.user)
-  if is_member(record) then return string.match(record, '([^|;]+),$'), string.match(record, '|([^,]+),') end
+  if not record then return nil end
+  local joined, left = string.match(record, '([^|;,]+),([^,;]*)$')
+  return joined, string.match(record, '|([^,]+),'), left ~= '' and left or nil
 end
 
--- The row to answer for a stream and the value to store for it (nil when it stands already).
+-- The row to answer for a stream, nil for none, and the value to store for it (nil when it stands already).
 local function row_for(arg, stream, stored)
   local head, floor = bounds(stream.tag, stream.stream)
-  local begin, first = bounds_for(arg, stream, head, floor)
-  if not begin then return nil end
+  local begin, first, left = bounds_for(arg, stream, head, floor)
+  if not begin or (left and not stored) then return nil end
   -- A head that fell behind the point of joining was deleted; what comes now is above it all the same.
   if is_above(begin, head) then begin = head end
 
@@ -52,6 +57,10 @@ local function row_for(arg, stream, stored)
       if is_above(brought, offset) then offset = brought elseif is_above(first, brought) then start = first end
     end
   end
+  if left then
+    if not is_above(left, start) then return nil end
+    head = left
+  end
   local value = offset .. ' ' .. arg.epoch
   return {stream.stream, offset, start, head, floor, foreign}, value ~= stored and value or nil
 end
@@ -69,11 +78,14 @@ local function open(_, args)
   local fields = redis.call('HGETALL', offsets_key)
   for i = 1, #fields, 2 do stored[fields[i]] = fields[i + 1] end
 
-  local rows, offsets, denied = {}, {}, {}
+  local rows, offsets, ended, denied = {}, {}, {}, {}
   for _, stream in ipairs(arg.streams) do
     local row, value = row_for(arg, stream, stored[stream.stream])
     rows[#rows + 1] = row
-    if not row then denied[#denied + 1] = string.sub(stream.stream, 7) end
+    if not row then
+      ended[#ended + 1] = stream.stream
+      denied[#denied + 1] = string.sub(stream.stream, 7)
+    end
     if value then
       offsets[#offsets + 1] = stream.stream
       offsets[#offsets + 1] = value
@@ -86,6 +98,7 @@ local function open(_, args)
   local first = is_read and type(device) == 'table' and device.first or now
   redis.call('HSET', devices_key, arg.device, cjson.encode({first = first, last = now, node = arg.node}))
   in_chunks('HSET', offsets_key, offsets)
+  in_chunks('HDEL', offsets_key, ended)
   in_chunks('HDEL', list_key, denied)
   return {'ok', rows}
 end

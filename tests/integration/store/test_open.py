@@ -73,13 +73,41 @@ async def test_groups_that_deny_the_user_are_dropped(store: Store, admin: Admin)
     await store.join("alice", "kept", mailbox="", origin=None)
     await store.join("alice", "left", mailbox="", origin=None)
     await session(store, "alice")
-    await store.leave("alice", "left", mailbox="", origin=None)
+    left = await store.leave("alice", "left", mailbox="", origin=None)
+    await store.commit([Commit("alice", "phone", {"group:left": left.id})])
     admin.hset(key_of("u", "user:alice", "alice"), mapping={"left": "1", "never": "1"})
-    opened = await session(store, "alice", {"group:left": EntryId(1, 1), "group:other": EntryId(1, 1)})
+    opened = await session(store, "alice", {"group:other": EntryId(1, 1)})
 
     assert list(opened) == ["user:alice", "group:kept", "all"]
     assert admin.hkeys(key_of("u", "user:alice", "alice")) == [b"kept"]
-    assert "group:other" not in stored(admin, "alice")
+    assert set(stored(admin, "alice")) == {"user:alice", "group:kept", "all"}
+
+
+async def test_what_a_device_missed_before_the_user_left_is_still_its_own(store: Store) -> None:
+    await session(store, "alice")  # this device goes away; the rest happens on another
+    joined = await store.join("alice", "g", mailbox="", origin=None)
+    await send(store, to_group("alice", "g"))
+    left = await store.leave("alice", "g", mailbox="", origin=None)
+    await store.join("bob", "g", mailbox="", origin=None)
+    await send(store, to_group("bob", "g"))
+    opened = (await session(store, "alice"))["group:g"]
+    stranger = await store.open_session("alice", "new", "n1", {}, is_foreign=False)
+    await store.commit([Commit("alice", "phone", {"group:g": left.id})])
+
+    # The end of the membership stands for the head: what others say afterwards is not to be counted.
+    assert (opened.offset, opened.start, opened.head) == (joined.id, joined.id, left.id)
+    assert "group:g" not in {one.stream for one in stranger}  # a device that was not there missed nothing
+    assert "group:g" not in await session(store, "alice")
+
+
+async def test_joining_again_keeps_what_a_device_missed_of_the_first_time(store: Store) -> None:
+    await session(store, "alice")
+    first = await store.join("alice", "g", mailbox="", origin=None)
+    await send(store, to_group("alice", "g"))
+    await store.leave("alice", "g", mailbox="", origin=None)
+    await store.join("alice", "g", mailbox="", origin=None)
+
+    assert (await session(store, "alice"))["group:g"].start == first.id
 
 
 async def test_a_brought_offset_above_the_stored_one_is_an_ack(store: Store, admin: Admin) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from migrations import __main__ as migrations
 from tests.integration.store.kit import Server
+from tests.integration.wire.kit import Net
 from tests.service import NodeProcess
 
 _numbers = itertools.count(1)
@@ -46,6 +47,14 @@ def node(shared_node: NodeProcess) -> Iterator[NodeProcess]:
     said = len(shared_node.said())
     yield shared_node
     assert_calm(shared_node.said()[said:])
+
+
+@pytest.fixture
+async def net(node: NodeProcess) -> AsyncIterator[Net]:
+    """Connections to the session's node, all ended with the test."""
+    net = Net(node)
+    yield net
+    await net.hang_up()
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
-"""What the tests of the wire share: a WebSocket that does nothing by itself, a client of the old protocol, and raw text."""
+"""What the tests of the wire share: a bare WebSocket, a client of the old protocol, and texts as they came."""
 
 import asyncio
 import base64
 import os
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import connect
 
 from tests.integration.store.kit import Server, key_of
-from tests.service import Frame
+from tests.service import Frame, NodeProcess, Phone
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 PATIENCE_S = 10.0  # for everything that is to happen
@@ -26,10 +27,10 @@ class BareSocket:
         self.headers = ""
 
     @classmethod
-    async def open(cls, url: str, path: str, *, early: bytes = b"", buffer_bytes: int = 65_536) -> Self:
-        """Upgrades. `early` follows the request in the same segment, before the server has answered."""
+    async def open(cls, url: str, path: str) -> Self:
+        """Upgrades."""
         where = urlsplit(url)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=buffer_bytes)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = (
             f"GET {path} HTTP/1.1",
@@ -39,7 +40,7 @@ class BareSocket:
             "Sec-WebSocket-Version: 13",
             f"Sec-WebSocket-Key: {key}",
         )
-        writer.write("\r\n".join((*lines, "", "")).encode() + early)
+        writer.write("\r\n".join((*lines, "", "")).encode())
         bare = cls(reader, writer)
         async with asyncio.timeout(PATIENCE_S):
             bare.headers = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -98,11 +99,6 @@ class Chat:
         self._news = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
-    @classmethod
-    async def open(cls, url: str, *path: str, is_ponging: bool = True) -> Self:
-        """Connects to `/chat/…`; the last part of `path` is the user."""
-        return cls(await BareSocket.open(url, "/".join(["/chat", *map(quote, path)])), is_ponging=is_ponging)
-
     async def _read(self) -> None:
         try:
             while self.close_code is None:
@@ -157,6 +153,73 @@ class Chat:
         await asyncio.gather(self._reading, return_exceptions=True)
 
 
+class Net:
+    """Opens connections to a node, and hangs up all of them when the test is over."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self.node = node
+        self._phones: list[Phone] = []
+        self._chats: list[Chat] = []
+        self._bare: list[BareSocket] = []
+
+    def at(self, node: NodeProcess) -> "Net":
+        """The same for another node."""
+        other = Net(node)
+        other._phones, other._chats, other._bare = self._phones, self._chats, self._bare
+        return other
+
+    async def dial(self, user: str | None, **options: Any) -> Phone:  # noqa: ANN401 - whatever `connect` takes
+        """Connects, and says nothing yet."""
+        self._phones.append(await Phone.dial(self.node.url, user, **options))
+        return self._phones[-1]
+
+    async def open(self, user: str, device: str = "default", **hello: object) -> Phone:
+        """Connects, says hello and waits until everything missed has come."""
+        phone = await self.dial(user)
+        await phone.say(type="hello", device=device, **hello)
+        await phone.wait("live")
+        return phone
+
+    async def bare(self, path: str) -> BareSocket:
+        self._bare.append(await BareSocket.open(self.node.url, path))
+        return self._bare[-1]
+
+    async def chat(self, *path: str, is_ponging: bool = True) -> "Chat":
+        """Connects to `/chat/…`; the last part of `path` is the user."""
+        bare = await self.bare("/".join(["/chat", *(quote(part, safe="") for part in path)]))
+        self._chats.append(Chat(bare, is_ponging=is_ponging))
+        return self._chats[-1]
+
+    async def hang_up(self) -> None:
+        for chat in self._chats:
+            await chat.cut()
+        for bare in self._bare:
+            bare.cut()
+        for phone in self._phones:
+            phone.cut()
+            await phone.ends()
+
+
+async def join(phone: Phone, group: str) -> Frame:
+    """Joins and returns the answer."""
+    ref = f"j{len(phone.frames)}"
+    await phone.say(type="join", group=group, ref=ref)
+    await phone.until(lambda: phone.answer_to(ref), "an answer to join")
+    answer = phone.answer_to(ref)
+    assert answer is not None
+    return answer
+
+
+async def leave(phone: Phone, group: str) -> Frame:
+    """Leaves and returns the answer."""
+    ref = f"l{len(phone.frames)}"
+    await phone.say(type="leave", group=group, ref=ref)
+    await phone.until(lambda: phone.answer_to(ref), "an answer to leave")
+    answer = phone.answer_to(ref)
+    assert answer is not None
+    return answer
+
+
 async def raw_texts(url: str, user: str, count: int, *, device: str = "ear") -> list[str]:
     """The text frames of the first `count` messages that a device of `user` gets, as they came."""
     address = url.replace("http://", "ws://") + f"/v1/connect?user={user}"
@@ -164,9 +227,8 @@ async def raw_texts(url: str, user: str, count: int, *, device: str = "ear") -> 
         await websocket.send('{"type":"hello","device":"%s"}' % device)
         texts: list[str] = []
         while len(texts) < count:
-            for line in str(await websocket.recv()).split("\n"):
-                if line.startswith('{"type":"message"'):
-                    texts.append(line)
+            lines = str(await websocket.recv()).split("\n")
+            texts += [line for line in lines if line.startswith('{"type":"message"')]
         return texts
 
 
@@ -176,7 +238,7 @@ def stored_offset(database: Server, user: str, device: str, stream: str) -> str 
     return None if raw is None else raw.decode().split()[0]
 
 
-async def eventually(condition: Any, what: str, seconds: float = PATIENCE_S) -> None:
+async def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
     """Waits, without holding up the loop, until a condition comes true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -106,7 +106,10 @@ def test_a_text_frame_may_hold_several_objects_one_a_line() -> None:
 
 
 def test_blank_lines_and_carriage_returns_between_objects_do_not_matter() -> None:
-    assert decode(b'\n{"type":"ping","ref":1}\r\n \t\n\r\n{"type":"ping","ref":2}\n') == [frames.Ping(1), frames.Ping(2)]
+    assert decode(b'\n{"type":"ping","ref":1}\r\n \t\n\r\n{"type":"ping","ref":2}\n') == [
+        frames.Ping(1),
+        frames.Ping(2),
+    ]
 
 
 def test_a_refused_line_keeps_its_place_and_the_rest_goes_on() -> None:
@@ -139,7 +142,9 @@ def test_what_is_refused_over_several_lines_is_answered_like_any_other() -> None
 
 
 def test_two_objects_over_several_lines_are_no_frame() -> None:
-    assert [getattr(frame, "code", "") for frame in decode(b'{\n"type":"ping"\n}\n{\n"type":"ping"\n}')] == ["bad_frame"]
+    assert [getattr(frame, "code", "") for frame in decode(b'{\n"type":"ping"\n}\n{\n"type":"ping"\n}')] == [
+        "bad_frame"
+    ]
 
 
 # -- in: what is refused -----------------------------------------------------------------------------------------------
@@ -275,14 +280,18 @@ STATE = frames.StreamState("5-1", "9-3", "0-0", 2)
 ANSWERS: dict[str, tuple[frames.ServerFrame, str]] = {
     "welcome": (
         frames.Welcome("ann", "phone", "n1", "e1", 25.0, {"body_bytes": 65536}, {"user:ann": STATE}),
-        '{"type":"welcome","user":"ann","device":"phone","node":"n1","epoch":"e1","ping":25.0,'
-        '"limits":{"body_bytes":65536},'
-        '"streams":{"user:ann":{"offset":"5-1","head":"9-3","floor":"0-0","missed":2}}}',
+        (
+            '{"type":"welcome","user":"ann","device":"phone","node":"n1","epoch":"e1","ping":25.0,'
+            '"limits":{"body_bytes":65536},'
+            '"streams":{"user:ann":{"offset":"5-1","head":"9-3","floor":"0-0","missed":2}}}'
+        ),
     ),
     "welcome, more to come": (
         frames.Welcome("ann", "phone", "n1", "e1", 0.5, {}, {}, more=True),
-        '{"type":"welcome","user":"ann","device":"phone","node":"n1","epoch":"e1","ping":0.5,"limits":{},'
-        '"streams":{},"more":true}',
+        (
+            '{"type":"welcome","user":"ann","device":"phone","node":"n1","epoch":"e1","ping":0.5,"limits":{},'
+            '"streams":{},"more":true}'
+        ),
     ),
     "streams": (
         frames.Streams({"all": STATE}, more=True),
@@ -315,13 +324,19 @@ ANSWERS: dict[str, tuple[frames.ServerFrame, str]] = {
     ),
     "gap": (
         frames.Gap("all", "0-0", "5-3", 3, frames.Cause("trimmed", "default", "max_age", "2024-05-01T00:00:00.000Z")),
-        '{"type":"gap","stream":"all","after":"0-0","to":"5-3","missed":3,"cause":{"kind":"trimmed",'
-        '"policy":"default","limit":"max_age","at":"2024-05-01T00:00:00.000Z"}}',
+        (
+            '{"type":"gap","stream":"all","after":"0-0","to":"5-3","missed":3,"cause":{"kind":"trimmed",'
+            '"policy":"default","limit":"max_age","at":"2024-05-01T00:00:00.000Z"}}'
+        ),
     ),
     "gap with a next entry and several causes": (
-        frames.Gap("all", "0-0", "5-3", 3, frames.Cause("lost"), "6-4", (frames.Cause("trimmed"), frames.Cause("lost"))),
-        '{"type":"gap","stream":"all","after":"0-0","to":"5-3","missed":3,"cause":{"kind":"lost"},"next":"6-4",'
-        '"causes":[{"kind":"trimmed"},{"kind":"lost"}]}',
+        frames.Gap(
+            "all", "0-0", "5-3", 3, frames.Cause("lost"), "6-4", (frames.Cause("trimmed"), frames.Cause("lost"))
+        ),
+        (
+            '{"type":"gap","stream":"all","after":"0-0","to":"5-3","missed":3,"cause":{"kind":"lost"},"next":"6-4",'
+            '"causes":[{"kind":"trimmed"},{"kind":"lost"}]}'
+        ),
     ),
     "gap between two histories": (
         frames.Gap("all", "9-9", "5-3", None, frames.Cause("epoch")),
@@ -374,8 +389,8 @@ ID = EntryId(5, 1)
     [
         (
             "user:bob",
-            Entry(ID, "message", "ann", "user:bob", "k1", b'{ "a":1 }', device="phone", trace="00-ab"),
-            '{"type":"message","stream":"user:bob","id":"5-1","mid":"k1","from":"ann","to":"user:bob","body":{ "a":1 }}',
+            Entry(ID, "message", "ann", "user:bob", "k1", b'{ "a":1}', device="phone", trace="00-ab"),
+            '{"type":"message","stream":"user:bob","id":"5-1","mid":"k1","from":"ann","to":"user:bob","body":{ "a":1}}',
         ),
         (
             "all",
@@ -412,9 +427,7 @@ def test_a_redacted_message_keeps_its_place_without_a_body() -> None:
 
 
 def test_an_entry_of_a_type_from_the_future_is_given_as_it_was_stored() -> None:
-    entry = Entry(
-        ID, "edited", "ann", "group:g", "k1", b'{"a": 1}', target="4-0", extra={"q": "1", "colour": "blue\n"}
-    )
+    entry = Entry(ID, "edited", "ann", "group:g", "k1", b'{"a": 1}', target="4-0", extra={"q": "1", "colour": "blue\n"})
     assert json.loads(encode_entry("group:g", entry)) == {
         "type": "edited",
         "stream": "group:g",
@@ -435,7 +448,9 @@ def test_an_unknown_entry_cannot_take_another_place_than_its_own() -> None:
 
 
 json_texts = st.builds(
-    lambda value, indent, is_ascii, newline: json.dumps(value, indent=indent, ensure_ascii=is_ascii).replace("\n", newline),
+    lambda value, indent, is_ascii, newline: json.dumps(value, indent=indent, ensure_ascii=is_ascii).replace(
+        "\n", newline
+    ),
     json_values,
     st.sampled_from([None, 0, 2]),
     st.booleans(),

@@ -47,7 +47,7 @@ GOOD_NAMES = {
     "Hangul syllables": "한글",
     "Arabic": "محمد",
     "digits of another script": "٣٤٥",
-    "mathematical letters": "𝔞𝔟",
+    "mathematical letters": "𝔞𝔟",  # noqa: RUF001 - the point
 }
 
 BAD_NAMES = {
@@ -134,7 +134,9 @@ def test_a_stream_is_a_kind_and_a_name(text: str, parsed: tuple[str, str]) -> No
     assert parse_stream(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["", "ann", "All", "all:", "all:x", "USER:ann", "users:ann", " user:ann", ":ann", "m:n"])
+@pytest.mark.parametrize(
+    "text", ["", "ann", "All", "all:", "all:x", "USER:ann", "users:ann", " user:ann", ":ann", "m:n"]
+)
 def test_what_is_no_stream_is_refused_as_a_stream(text: str) -> None:
     assert refusal(parse_stream, text) == "bad_stream"
 
@@ -194,7 +196,7 @@ BAD_IDS = {
     "an exponent": "1e3-1",
     "an underscore, which int() takes": "1_0-1",
     "a fraction": "1.5-1",
-    "digits of another script, which int() takes": "٣-١",
+    "digits of another script, which int() takes": "٣-١",  # noqa: RUF001 - the point
     "full-width digits": "１-１",  # noqa: RUF001 - the point
     "a star": "1-*",
     "Redis' smallest": "-",
