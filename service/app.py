@@ -22,6 +22,8 @@ from service.transports.ready_frames import ReadyFrames
 
 log = Log("app")
 
+GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
+
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
     WebSocketRoute("/chat/channel/{user}", chat.channel),
@@ -91,6 +93,9 @@ class Server(uvicorn.Server):
         try:
             async with asyncio.timeout(self._drain_s):
                 await self._node.drain()
+                # Cut off before its client has answered, a connection would take the close code down with it.
+                while any(isinstance(one, ReadyFrames) for one in self.server_state.connections):  # noqa: ASYNC110 - uvicorn's
+                    await asyncio.sleep(GOODBYE_LOOK_S)
         except TimeoutError:
             log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
         await super().shutdown(sockets)

@@ -95,6 +95,7 @@ class Session:
         self.device = ""
         self.life = Life.NEW
         self.streams: dict[str, EntryId] = {}  # followed streams → the offset stored for the device
+        self.ended: dict[str, EntryId] = {}  # streams no longer followed → up to where they passed: acks still come
         self._may_broadcast = may_broadcast
         self._limits = limits
         self._passed = passed
@@ -112,7 +113,6 @@ class Session:
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
         self._fallen: set[str] = set()  # streams that fell behind after `live`
-        self._ended: dict[str, EntryId] = {}  # streams no longer followed → up to where they passed: acks still come
         self._frames: list[ServerFrame] = []
         self._commands: list[Command] = []
 
@@ -192,7 +192,7 @@ class Session:
         offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
         for stream, offset in offsets.items():
             parse_stream(stream)
-            limits = self._passed(stream), self.streams.get(stream), self._ended.get(stream)
+            limits = self._passed(stream), self.streams.get(stream), self.ended.get(stream)
             reachable = [limit for limit in limits if limit is not None]
             if not any(had(offset, limit) for limit in reachable):
                 raise WaypostError("ack_beyond", f"{stream} {offset} has not been delivered on this connection")
@@ -383,7 +383,7 @@ class Session:
 
     def follow(self, stream: str, offset: EntryId) -> None:
         """The connection begins to follow a stream after `welcome`."""
-        self._ended.pop(stream, None)
+        self.ended.pop(stream, None)
         self.streams[stream] = max(offset, self.streams.get(stream, offset))
         if self._was_live:
             self._fallen.discard(stream)
@@ -392,9 +392,9 @@ class Session:
         """The connection no longer follows a stream. Call it while `passed` still knows it."""
         passed = self._passed(stream)
         if passed is not None:
-            self._ended[stream] = passed
-            if len(self._ended) > self._limits.streams_per_user:  # who joins and leaves all day costs no more than that
-                del self._ended[next(iter(self._ended))]
+            self.ended[stream] = passed
+            if len(self.ended) > self._limits.streams_per_user:  # who joins and leaves all day costs no more than that
+                del self.ended[next(iter(self.ended))]
         self.fell_behind(stream)
         self.streams.pop(stream, None)
         self._fallen.discard(stream)
@@ -424,7 +424,10 @@ class Session:
                 self._frames.append(frames.Live())
 
     def end(self, code: str) -> None:
-        """Ends the connection with an error of the table that has a close code."""
+        """Ends the connection with an error of the table that has a close code. What is stored is answered before."""
+        for pending in list(self._pending.values()):
+            if pending.answer is not None:
+                self._answer(pending, pending.answer, wait=False)
         self._refuse(WaypostError(code), None)
 
     # -- out ----------------------------------------------------------------------------------------------------------

@@ -257,8 +257,7 @@ class Node:
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
-                if stream not in connection.cursors and connection.wants(stream) and not connection.is_closed:
-                    self.follow(connection, stream, membership.id, membership.id)
+                self._begin_membership(connection, stream, membership.id)
             else:
                 is_coming = membership.is_announced and bool(mailbox) and mailbox == self.reader.mailbox
                 session.left(command.number, membership.id, is_coming=is_coming)
@@ -400,9 +399,17 @@ class Node:
             return  # the next hint, or the next session, asks again
         stretches = (page.stretches or {}).get(connection.user, ())
         start = start_of_membership(stretches)
-        if connection.is_closed:
-            return
         if start is None:
             self._fall_behind(connection, stream)  # pages bring the rest, and end with the membership
-        elif stream not in connection.cursors:
-            self.follow(connection, stream, start, start)
+        else:
+            self._begin_membership(connection, stream, start)
+
+    def _begin_membership(self, connection: Connection, stream: str, start: EntryId) -> None:
+        """The store said that the user is a member since `start`: follow, unless this is old news.
+
+        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
+        """
+        is_over = start < connection.session.ended.get(stream, ZERO)
+        if stream in connection.cursors or is_over or connection.is_closed or not connection.wants(stream):
+            return
+        self.follow(connection, stream, start, start)

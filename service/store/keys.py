@@ -85,7 +85,14 @@ KEYS: tuple[KeyKind, ...] = (
     ),
     KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
     KeyKind("wp:{p}:d:<user>", "hash", "permanent", "open, commit", "nobody", "device -> JSON {first, last, node}"),
-    KeyKind("wp:{p}:o:<user>/<device>", "hash", "permanent", "open, commit", "nobody", 'stream -> "ms-n epoch"'),
+    KeyKind(
+        "wp:{p}:o:<user>/<device>",
+        "hash",
+        "permanent",
+        "open, commit, join",
+        "open: of groups left long ago",
+        'stream -> "ms-n epoch"',
+    ),
     KeyKind(
         "wp:{p}:k:<bucket>",
         "hash",

@@ -34,11 +34,14 @@ class _Direct(msgspec.Struct):
 
 
 class _Call(msgspec.Struct):
-    """A frame of `/chat/channel`; what `MsgBody` is depends on the method."""
+    """A frame of `/chat/channel`; what `MsgBody` is depends on the method, and without one it is no JSON.
 
-    method: str = msgspec.field(name="Method", default="")
+    `{}` must not come to everybody as an empty text: only a method that is given, and is none of ours, counts as All.
+    """
+
+    method: str = msgspec.field(name="Method")
     group: str = msgspec.field(name="Group", default="")
-    body: msgspec.Raw = msgspec.field(name="MsgBody", default_factory=lambda: msgspec.Raw(b'""'))
+    body: msgspec.Raw = msgspec.field(name="MsgBody", default_factory=msgspec.Raw)
 
 
 def joined_text(user: str, group: str) -> str:

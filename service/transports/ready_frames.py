@@ -11,6 +11,7 @@ here, and reaches the transport through the scope's extensions as `READY_FRAMES`
 
 import struct
 from asyncio import BaseTransport
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol, cast
 
@@ -57,12 +58,14 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
     _listener: Listener | None = None
     _is_writing_paused = False
+    _is_releasing = False
     write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Keeps the transport's own `write` at hand."""
         super().connection_made(transport)
         self.write = self.transport.write
+        self._held: deque[bytes] = deque()  # messages that were read in one go with others, and are not wanted yet
 
     def handle_connect(self, event: Request) -> None:
         """Makes this protocol reachable from the ASGI scope."""
@@ -78,10 +81,10 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         early = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
         for event in early:
             if event["type"] == "websocket.receive":
-                listener.received(event.get("bytes") or (event.get("text") or "").encode())
+                self._held.append(event.get("bytes") or (event.get("text") or "").encode())
             else:
                 self.queue.put_nowait(event)
-        if early and not self.close_sent:
+        if self.read_paused and not self.close_sent:
             self.resume_reading()
 
     @property
@@ -96,14 +99,20 @@ class ReadyFrames(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
 
     def pause_reading(self) -> None:
-        """Stops reading. What is parsed already still arrives."""
+        """Stops reading. What was read already, a thousand small messages perhaps, is held back."""
         self.read_paused = True
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Reads again."""
+        """Reads again, once what was held back has been taken."""
         self.read_paused = False
-        if not self.transport.is_closing():
+        if self._is_releasing:
+            return
+        self._is_releasing = True
+        while self._held and not self.read_paused and self._listener is not None:
+            self._listener.received(self._held.popleft())
+        self._is_releasing = False
+        if not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
@@ -113,6 +122,7 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self._held.clear()
         if self.read_paused:
             self.resume_reading()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
@@ -135,7 +145,16 @@ class ReadyFrames(WebSocketsSansIOProtocol):
                 self.conn.fail(1007, "not UTF-8")
                 self.handle_parser_exception()
                 return
-        self._listener.received(bytes(data))
+        if self.read_paused:
+            self._held.append(bytes(data))
+        else:
+            self._listener.received(bytes(data))
+
+    def handle_close(self, event: Frame) -> None:
+        """The client says goodbye: what it said before that comes first."""
+        while self._held and self._listener is not None:
+            self._listener.received(self._held.popleft())
+        super().handle_close(event)
 
     def handle_pong(self, event: Frame) -> None:
         """Pongs answer our own pings (uvicorn's are off)."""
