@@ -302,6 +302,7 @@ class Phone:
         """At the end of a test: no socket stays open, and a check that failed while reading fails the test."""
         every, cls.every = cls.every, []
         for phone in every:
+            phone.go_on_reading()
             phone.cut()
         await asyncio.gather(*(phone._reading for phone in every))
 

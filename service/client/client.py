@@ -269,7 +269,7 @@ class Client:
             return None, state.ending
         except TimeoutError:
             connection.transport.abort()
-            return None, f"nothing was heard for {patience:.0f} s"
+            return None, f"nothing was heard for {patience:g} s"
         except ConnectionClosed as closed:
             return connection.close_code, closed.rcvd.reason if closed.rcvd is not None else ""
         finally:

@@ -119,19 +119,28 @@ async def test_who_left_for_good_gets_nothing_of_what_came_after(start_node: Sta
     await tablet.wait("joined", stream="user:bob")
     await sees(phone, alice, "group:g")
     await sees(tablet, alice, "group:g")
+    await phone.acknowledge(phone.last_ids())
     await phone.leave()
-    await change(tablet, "leave")
+    await alice.send_all("group:g", ["still for bob"])
+    left = await change(tablet, "leave")
     await alice.send_all("group:g", ["not for bob"])
     await sees(tablet, alice, "all")
     refused = await tablet.send("group:g", "still here?")
     assert refused["code"] == "not_member"
 
     phone = await Phone.open(second.url, "bob", "phone", offsets={"group:g": "0-0"})
-    assert "group:g" not in phone.welcome()["streams"]
-    assert [f["type"] for f in phone.frames if f.get("stream") == "user:bob"] == ["joined", "left"]
+    await sees(phone, alice, "user:bob")
     await sees(phone, alice, "all")
+    assert phone.bodies("group:g")[-1] == "still for bob"  # what it missed before is its own
+    assert [f["id"] for f in phone.frames if f.get("stream") == "group:g" and f["type"] == "left"] == [left["id"]]
     for device in (phone, tablet):
         assert "not for bob" not in device.bodies()
+        assert device.gaps() == []
+    await phone.acknowledge({stream: at for stream, at in phone.last_ids().items() if stream != "group:g"})
+    await phone.leave()
+    new = await Phone.open(first.url, "bob", "new", offsets={"group:g": "0-0"})
+    await sees(new, alice, "all")
+    assert "group:g" not in new.welcome()["streams"]
 
 
 async def test_every_device_of_a_user_follows_a_join_and_a_leave(start_node: StartNode) -> None:

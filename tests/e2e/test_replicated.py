@@ -52,7 +52,7 @@ async def test_sent_says_replicated_and_keeps_its_place_among_the_pushes(node: N
         await alice.say(type="send", ref=f"a{number}", to="group:g", body=["alice", number])
         await bob.say(type="send", ref=f"b{number}", to="group:g", body=["bob", number])
     for phone in (alice, bob):
-        await phone.until(lambda phone=phone: len(phone.messages("group:g")) == 40, "the other's messages")
+        await phone.until(lambda phone=phone: len(phone.messages("group:g")) == 40, "the other's messages")  # type: ignore[misc]
 
     for phone, letter in ((alice, "a"), (bob, "b")):
         sent = [frame for frame in phone.frames if frame["type"] == "sent"]

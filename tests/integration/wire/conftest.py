@@ -16,7 +16,7 @@ _numbers = itertools.count(1)
 
 
 class StartNode(Protocol):
-    """Starts another node on the session's database, with settings of its own."""
+    """Another node on the session's database, with settings of its own; tests with the same settings share it."""
 
     def __call__(self, **settings: object) -> NodeProcess: ...
 
@@ -50,26 +50,37 @@ def node(shared_node: NodeProcess) -> Iterator[NodeProcess]:
 
 
 @pytest.fixture
-async def net(node: NodeProcess) -> AsyncIterator[Net]:
+async def net(node: NodeProcess, database: Server) -> AsyncIterator[Net]:
     """Connections to the session's node, all ended with the test."""
-    net = Net(node)
+    net = Net(node, database)
     yield net
     await net.hang_up()
 
 
+@pytest.fixture(scope="session")
+def started(database: Server) -> Iterator[dict[str, NodeProcess]]:
+    """Nodes with settings of their own, by their settings."""
+    nodes: dict[str, NodeProcess] = {}
+    yield nodes
+    for node in nodes.values():
+        node.remove()
+
+
 @pytest.fixture
-async def start_node(database: Server) -> AsyncIterator[StartNode]:
-    nodes: list[NodeProcess] = []
+def start_node(database: Server, started: dict[str, NodeProcess]) -> Iterator[StartNode]:
+    said: dict[str, int] = {}
 
     def start(**settings: object) -> NodeProcess:
-        nodes.append(NodeProcess(database.url, f"wire{next(_numbers)}", **settings))
-        return nodes[-1].start()
+        key = repr(sorted(settings.items()))
+        if key not in started:
+            started[key] = NodeProcess(database.url, f"wire{next(_numbers)}", **settings)
+            started[key].start()
+        said[key] = len(started[key].said())
+        return started[key]
 
     yield start
-    for node in nodes:
-        said = node.said()
-        node.remove()
-        assert_calm(said)
+    for key, length in said.items():
+        assert_calm(started[key].said()[length:])
 
 
 @pytest.fixture

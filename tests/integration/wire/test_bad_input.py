@@ -266,7 +266,7 @@ async def test_unknown_field_may_hold_whatever_json_allows(net: Net, alice: str,
     await phone.wait("pong", ref=1)
 
 
-@pytest.mark.parametrize("depth", [100, 500, 900, *range(970, 1001)])
+@pytest.mark.parametrize("depth", [100, 500, 900, *range(972, 1000, 3)])
 async def test_body_nested_up_to_what_can_be_read_is_stored_or_refused_and_nobody_stumbles(
     net: Net, alice: str, bob: str, depth: int
 ) -> None:

@@ -39,9 +39,11 @@ async def test_direct_message_reaches_the_other_and_is_answered_with_the_copy_in
 
 
 async def test_group_message_reaches_every_member_once(net: Net, alice: str, bob: str, group: str) -> None:
-    sender, receiver = await net.open(alice), await net.open(bob)
-    for phone in (sender, receiver):
+    for user in (alice, bob):
+        phone = await net.open(user)
         await join(phone, group)
+        await phone.leave()
+    sender, receiver = await net.open(alice), await net.open(bob)  # live on the group
     sent = await sender.send(f"group:{group}", {"text": "hi"})
     assert sent.keys() == SENT_FIELDS
     assert sent["stream"] == f"group:{group}"

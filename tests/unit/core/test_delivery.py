@@ -80,11 +80,12 @@ def track_with_cursor_in(place: Place) -> tuple[Track[str], Cursor[str]]:
     return track, track.follow("a", at(1))
 
 
-def test_a_page_for_a_cursor_that_is_not_behind_is_an_error() -> None:
-    for place in (Place.LIVE, Place.AHEAD):
-        track, cursor = track_with_cursor_in(place)
-        with pytest.raises(KeyError):
-            track.page(cursor, at(5), at(5))
+@pytest.mark.parametrize("head", [at(2), at(3), at(5)], ids=["below", "at the position", "above"])
+@pytest.mark.parametrize("place", [Place.LIVE, Place.AHEAD])
+def test_a_page_for_a_cursor_that_is_not_behind_is_an_error(place: Place, head: EntryId) -> None:
+    track, cursor = track_with_cursor_in(place)
+    with pytest.raises(KeyError):
+        track.page(cursor, head, head)
 
 
 # -- a page ------------------------------------------------------------------------------------------------------------
@@ -157,6 +158,14 @@ def test_a_cursor_ahead_gets_nothing_until_the_reader_is_where_it_is() -> None:
     assert where(track) == {"a": Place.LIVE}
     assert track.arrived(at(6)) is Step.PUSH
     assert list(track.live) == ["a"]
+
+
+def test_entries_of_one_millisecond_are_reached_one_by_one() -> None:
+    track, cursor = ahead_track(EntryId(1000, 3), EntryId(1000, 5))
+    assert track.arrived(EntryId(1000, 4)) is Step.PUSH
+    assert track.settle() == []
+    assert track.arrived(EntryId(1000, 5)) is Step.PUSH
+    assert track.settle() == [cursor]
 
 
 def test_while_one_is_ahead_the_others_are_pushed_to() -> None:

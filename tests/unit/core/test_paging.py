@@ -207,6 +207,11 @@ def test_trimmed_and_then_lost_are_two_gaps_each_with_its_cause() -> None:
     assert (second.causes, second.next) == ((lost(3, 5),), at(6))
 
 
+def test_a_removal_that_begins_where_a_gap_ends_is_not_its_cause() -> None:
+    layout = laid(page_of([5], floor=at(2), removals=[trimmed(0, 2), lost(2, 4)]))
+    assert [item.causes for item in layout.items if isinstance(item, Gap)] == [(trimmed(0, 2),), (lost(2, 4),)]
+
+
 @pytest.mark.parametrize("removals", [[], [lost(2, 5)]], ids=["without ledger", "with ledger"])
 def test_the_end_of_a_gap_is_an_offset_like_any_other(removals: list[Removal]) -> None:
     gap = only_gap(laid(page_of([1, 2, 6, 7], removals=removals)))
@@ -279,6 +284,8 @@ FOREIGN = {
     "the head's number, later": page_of([1, 2, 3], after=at(3, 3001)),
     "the head's number, earlier": page_of([1, 2, 3], after=at(3, 2999)),
     "a higher number at an earlier time": page_of([1, 2, 3], after=at(7, 2500)),
+    "the head's number, earlier, and the stream deleted": page_of([], after=at(3, 2999), head=at(3)),
+    "a lower number at a later time, and the stream deleted": page_of([], after=at(2, 3001), head=at(3)),
     "above an empty stream": page_of([], after=at(1), head=ZERO),
     "its number belongs to an earlier entry": page_of([1, 2, 3], after=at(2, 2500)),
     "its number belongs to a later entry": page_of([1, 2, 3], after=at(2, 1500)),
@@ -308,6 +315,7 @@ OWN = {
     "trimmed": page_of([5, 6], after=at(2), floor=at(4)),
     "the floor": page_of([5, 6], after=at(4), floor=at(4)),
     "the floor's number under another time": page_of([5, 6], after=at(4, 3900), floor=at(4)),
+    "the floor's number under a later time": page_of([5, 6], after=at(4, 4100), floor=at(4)),
     "in a hole": page_of([1, 5], after=at(3)),
     "in a hole that the ledger knows": page_of([1, 5], after=at(3, 1500), removals=[lost(1, 4)]),
     "the end of a hole that the ledger knows": page_of([1, 5], after=at(4), removals=[lost(1, 4)]),
@@ -340,6 +348,8 @@ def test_in_a_group_it_goes_on_from_the_point_of_joining_at_the_earliest() -> No
     page = page_of([1, 2, joined(3), 4], after=at(9), stretches=[Stretch(at(1), at(2)), Stretch(at(3))])
     assert epoch_gap(page, resume=at(1)) == (at(9), at(3))
     assert epoch_gap(page, resume=at(4)) == (at(9), at(4))
+    just_joined = page_of([1, joined(2)], after=at(9), stretches=[Stretch(at(2))])
+    assert epoch_gap(just_joined, resume=at(1)) == (at(9), at(2))
 
 
 def test_a_gap_of_another_history_is_told_once() -> None:

@@ -195,7 +195,7 @@ def test_a_session_that_cannot_be_opened_ends_and_the_client_comes_back() -> Non
     client.asked()
     client.session.not_opened(Unavailable("the store is away"))
     assert bare(client.hears()) == [error("unavailable")]
-    assert client.asked() == [Close(4000, "the store is away")]
+    assert client.asked() == [Close(4000, "unavailable")]
     assert client.says({"type": "ping"}) == [], "nothing is taken any more"
 
 
@@ -364,11 +364,26 @@ def test_what_cannot_be_acknowledged_is_refused(offsets: dict[str, str], code: s
     assert bare(reader().says({"type": "ack", "offsets": offsets, "ref": 1})) == [error(code, 1)]
 
 
-def test_a_stream_is_not_acknowledged_after_its_end() -> None:
+def test_after_its_end_a_stream_is_acknowledged_up_to_what_had_passed() -> None:
     client = reader()
-    del client.passed["all"]
     client.session.unfollow("all")
-    assert bare(client.says(ack(1, all="1005-5"))) == [error("ack_beyond", 1)]
+    del client.passed["all"]
+    client.asked()
+    assert bare(client.says(ack(1, all="1010-10"))) == [error("ack_beyond", 1)]
+    client.says(ack(2, all="1009-9"))
+    assert client.asked() == [Commit({"all": at(9)}, 2, wants_answer=True)]
+
+
+def test_of_streams_that_have_ended_no_more_are_remembered_than_a_user_may_have() -> None:
+    client = reader()
+    groups = [f"group:{n}" for n in range(4)]
+    for group in groups:
+        client.session.follow(group, at(1))
+        client.passed[group] = at(2)
+        client.session.unfollow(group)
+        del client.passed[group]
+    answers = [bare(client.says({"type": "ack", "ref": 1, "offsets": {group: "1002-2"}})) for group in groups]
+    assert answers == [[error("ack_beyond", 1)], [], [], []]
 
 
 def test_a_joined_group_is_acknowledged_from_the_point_of_joining() -> None:
@@ -432,6 +447,14 @@ def test_every_end_is_told_with_its_error_and_its_close_code(code: str, close: i
     assert bare(client.hears()) == [error(code)]
     assert client.asked() == [Close(close, code)]
     assert client.session.life is Life.CLOSED
+
+
+def test_what_is_stored_is_answered_before_the_end() -> None:
+    client = opened()
+    client.says(send(1), send(2))
+    client.stored(1, at(1))
+    client.session.end("slow")
+    assert [frame.get("ref", frame["type"]) for frame in client.hears()] == [1, "error"]
 
 
 def test_frames_are_written_before_the_connection_is_closed() -> None:

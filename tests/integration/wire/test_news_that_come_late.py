@@ -1,0 +1,135 @@
+"""Answers of the store and the mailbox come over different sockets: a node in this process, with answers held back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from service.auth import Principal
+from service.config import Settings
+from service.core import frames
+from service.core.entries import Page
+from service.core.names import EntryId
+from service.node import Node
+from service.node.connection import Connection
+from service.store import Store, StoreOptions
+from service.store.records import Membership
+from service.transports.websocket import WireCodec
+from tests.integration.store.kit import Server
+from tests.integration.wire.kit import PATIENCE_S, eventually
+from tests.service import Frame
+
+pytestmark = pytest.mark.anyio
+
+
+class Line:
+    """A connection without a socket: what the node writes, as JSON."""
+
+    def __init__(self, node: Node, user: str) -> None:
+        self.frames: list[Frame] = []
+        codec = PlainCodec()
+        self.connection: Connection = node.connect(self, codec, Principal(user, can_broadcast=True))
+
+    def write(self, data: bytes) -> None:
+        self.frames += [json.loads(line) for line in data.splitlines()]
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError((code, reason))
+
+    def say(self, **frame: object) -> None:
+        self.connection.receive(frames.decode(json.dumps(frame).encode()))
+
+    async def until(self, **fields: object) -> Frame:
+        """Waits for a frame with these fields."""
+
+        def found() -> Frame | None:
+            return next((f for f in self.frames if fields.items() <= f.items()), None)
+
+        await eventually(found, f"{fields}; came: {self.frames}")
+        frame = found()
+        assert frame is not None
+        return frame
+
+
+class PlainCodec(WireCodec):
+    """The wire, a line a frame instead of WebSocket frames."""
+
+    entry = staticmethod(lambda stream, entry: frames.encode_entry(stream, entry) + b"\n")
+
+    def frame(self, frame: frames.ServerFrame) -> bytes:
+        return frames.encode(frame) + b"\n"
+
+
+class SlowStore(Store):
+    """While `may_answer` is clear, holds back the answers to questions about memberships, and that to a `join` until
+    two have asked.
+    """
+
+    may_answer: asyncio.Event
+    asked = 0
+
+    async def join(self, *args: Any, **options: Any) -> Membership:  # noqa: ANN401
+        membership = await super().join(*args, **options)
+        await eventually(lambda: self.may_answer.is_set() or self.asked == 2, "the other connections ask")
+        return membership
+
+    async def page(self, stream: str, after: EntryId, users: Sequence[str], **bounds: Any) -> Page:  # noqa: ANN401
+        page = await super().page(stream, after, users, **bounds)
+        if bounds["max_entries"] == 1:
+            self.asked += 1
+            await asyncio.wait_for(self.may_answer.wait(), PATIENCE_S)
+        return page
+
+
+@pytest.fixture
+async def store(database: Server) -> AsyncIterator[SlowStore]:
+    store = await SlowStore.connect(database.url, options=StoreOptions())
+    store.may_answer = asyncio.Event()
+    await store.check_server()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def node(store: SlowStore, fresh: Callable[[str], str]) -> AsyncIterator[Node]:
+    node = Node(store, Settings(node=fresh("late"), dev=True))
+    running = asyncio.create_task(node.run())
+    await eventually(lambda: not node.not_ready(), "it is ready")
+    yield node
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_news_of_a_joining_that_are_older_than_the_leaving_are_not_followed(
+    node: Node, store: SlowStore, alice: str, bob: str, group: str
+) -> None:
+    member, phone, laptop = Line(node, bob), Line(node, alice), Line(node, alice)
+    for line, device in ((member, "member"), (phone, "phone"), (laptop, "laptop")):
+        line.say(type="hello", device=device)
+        await line.until(type="live")
+    store.may_answer.set()
+    member.say(type="join", ref=1, group=group)
+    await member.until(ref=1)
+    store.may_answer.clear()
+    store.asked = 0
+
+    phone.say(type="join", ref=1, group=group)
+    await phone.until(type="joined", ref=1)
+    phone.say(type="leave", ref=2, group=group)
+    await phone.until(type="left", ref=2)
+    await eventually(lambda: f"group:{group}" not in phone.connection.cursors, "it is no longer followed")
+    heard = len(phone.frames)
+    store.may_answer.set()
+    member.say(type="send", ref=3, to=f"user:{alice}", body="mark")
+    await phone.until(type="message", body="mark")
+    # The laptop begins only now, and gets the end of the membership once; for the phone it is over.
+    assert (await laptop.until(type="left", stream=f"group:{group}"))["user"] == alice
+    await eventually(lambda: f"group:{group}" not in laptop.connection.cursors, "it is no longer followed")
+    assert [frame for frame in phone.frames[heard:] if frame.get("stream") == f"group:{group}"] == []
+    assert [frame["type"] for frame in laptop.frames if frame.get("stream") == f"group:{group}"] == ["left"]
