@@ -52,7 +52,7 @@ ERRORS: dict[str, ErrorRow] = {
     "storage_full": ErrorRow("the store is full; not stored", 507, None, True),
     "unavailable": ErrorRow("the store is out of reach; not stored", 503, None, True),
     "uncertain": ErrorRow("no answer from the store; may be stored", 503, None, False),
-    "internal": ErrorRow("an error in the service; not stored", 500, None, False),
+    "internal": ErrorRow("an error in the service; not stored", 500, None, True),
 }
 
 # Close codes that stand for no error of a request.

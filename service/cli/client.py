@@ -226,7 +226,7 @@ def _notice(event: "Event") -> str:
     if isinstance(event, Redacted):
         return f"{event.by} removed the text of {event.stream} {event.target}"
     if isinstance(event, Unknown):
-        return f"{event.stream} {event.id} is of type {event.type}, which this release does not know"
+        return f"{event.stream} {event.id} is of type {event.type}, and this release cannot read it"
     return ""
 
 

@@ -5,6 +5,8 @@ entry of an unknown type has a place in its stream, so it becomes an `Unknown`; 
 nothing to say to this client, and is left out.
 """
 
+import json
+
 import msgspec
 
 from service.core import frames
@@ -16,7 +18,7 @@ class WireError(Exception):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """An entry of a type that this release does not know. It is counted and acknowledged like any other.
+    """An entry that this release cannot read, mostly for its type. It is counted and acknowledged like any other.
 
     `raw` is the JSON text of the frame, on one line, as it came.
     """
@@ -31,21 +33,10 @@ Entry = frames.Message | frames.Joined | frames.Left | frames.Redacted | Unknown
 Frame = ServerFrame | Unknown
 
 
-class _Envelope(msgspec.Struct):
-    """What every entry has, whatever its type."""
-
-    type: str
-    stream: str | None = None
-    id: str | None = None
-
-
-_KINDS: tuple[type[msgspec.Struct], ...] = (
+# Frames that this client must understand to go on; any other that it cannot read is an entry, or none of its business.
+_VITAL: tuple[type[msgspec.Struct], ...] = (
     frames.Welcome,
     frames.Streams,
-    frames.Message,
-    frames.Joined,
-    frames.Left,
-    frames.Redacted,
     frames.Gap,
     frames.Live,
     frames.Sent,
@@ -53,9 +44,9 @@ _KINDS: tuple[type[msgspec.Struct], ...] = (
     frames.Pong,
     frames.Error,
 )
-_known_types = frozenset(str(kind.__struct_config__.tag) for kind in _KINDS)
+_vital_types = frozenset(str(kind.__struct_config__.tag) for kind in _VITAL)
+_entry_types = frozenset({"message", "joined", "left", "redacted"})
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
-_envelope = msgspec.json.Decoder(_Envelope)
 _encoder = msgspec.json.Encoder()
 
 
@@ -78,20 +69,24 @@ def decode(data: bytes) -> list[Frame]:
 def _decode_one(line: bytes) -> Frame | None:
     try:
         return _decoder.decode(line)
-    except msgspec.ValidationError as problem:
-        return _decode_unknown(line, str(problem))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise WireError(f"not JSON: {problem}") from problem
+        return _decode_unknown(line, problem)
 
 
-def _decode_unknown(line: bytes, problem: str) -> Unknown | None:
-    """A valid JSON text that is no frame as this release knows them."""
+def _decode_unknown(line: bytes, problem: Exception) -> Unknown | None:
+    """A JSON text that is no frame as this release knows them, or that its decoder does not take.
+
+    An entry that stayed unread would end this connection and each one after it, so none is: that is what `Unknown` is.
+    """
     try:
-        envelope = _envelope.decode(line)
-    except msgspec.DecodeError as error:
-        raise WireError(str(error)) from error
-    if envelope.type in _known_types:
-        raise WireError(f"{envelope.type}: {problem}")
-    if envelope.stream is None or envelope.id is None:
-        return None
-    return Unknown(envelope.type, envelope.stream, envelope.id, line.strip())
+        given = json.loads(line)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict) or not isinstance(kind := given.get("type"), str) or kind in _vital_types:
+        raise WireError(str(problem))
+    stream, entry = given.get("stream"), given.get("id")
+    if isinstance(stream, str) and isinstance(entry, str):
+        return Unknown(kind, stream, entry, line.strip())
+    if kind in _entry_types:
+        raise WireError(str(problem))
+    return None

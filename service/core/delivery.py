@@ -256,8 +256,15 @@ class Delivery(Generic[Link]):
         return track
 
     def positions(self) -> dict[str, EntryId]:
-        """Per stream the id last dispatched, for `reconcile`."""
-        return {stream: track.position for stream, track in self.tracks.items() if track.position is not None}
+        """Per stream the highest id that was dispatched, or that a page's head has shown, for `reconcile`.
+
+        What cursors behind have passed does not count: a client may have made it up.
+        """
+        return {
+            stream: max([track.position, *(cursor.passed for cursor in track.ahead.values())])
+            for stream, track in self.tracks.items()
+            if track.position is not None
+        }
 
     def forget(self, stream: str) -> None:
         """The node is detached from the stream; its position means nothing any more."""

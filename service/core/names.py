@@ -28,6 +28,7 @@ class EntryId(NamedTuple):
 
 
 ZERO = EntryId(0, 0)
+_PART_MAX = 2**53 - 1  # what Lua and JavaScript can count
 
 
 def parse_id(text: str) -> EntryId:
@@ -35,7 +36,10 @@ def parse_id(text: str) -> EntryId:
     match = _ID.fullmatch(text)
     if match is None:
         raise WaypostError("bad_id", f"not an entry id: {text[:40]!r}")
-    return EntryId(int(match[1]), int(match[2]))
+    entry = EntryId(int(match[1]), int(match[2]))
+    if max(entry) > _PART_MAX:
+        raise WaypostError("bad_id", f"above 2^53: {text!r}")
+    return entry
 
 
 def follows(entry: EntryId, position: EntryId) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from service.config import Settings
-from service.core.names import EntryId
+from service.core.names import ZERO, EntryId
 from service.errors import WaypostError
 from service.node.connection import Connection
 from service.store import MailboxGone, Registration, Store
@@ -161,10 +161,11 @@ class Attachments:
             streams = [stream for stream in self._to_audit[:part] if stream in self._registered]
             del self._to_audit[:part]
             if streams:
-                positions = self._delivery.positions()
+                tracks = self._delivery.tracks
+                positions = {stream: tracks[stream].position or ZERO for stream in streams if stream in tracks}
                 heads = await self._attach(streams[:STREAMS_PER_CALL])
                 due = self._node.reader.next_beat
                 for stream, head in heads.items():  # one that waits is not put off: audits may be as frequent as beats
                     self._unverified.setdefault(stream, (due, head))
-                if any(head < positions.get(stream, head) for stream, head in heads.items()):
+                if any(head < positions.get(stream, ZERO) for stream, head in heads.items()):
                     self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.config import Limits
-from service.core.delivery import Cursor
+from service.core.delivery import Cursor, Place
 from service.core.entries import Page
 from service.core.names import EntryId
 from service.core.paging import Gap, lay_out
@@ -67,8 +67,9 @@ class Pages:
             self._node.out_of_reach(problem)
             connection.read_on(stream)
             return
-        if connection.cursors.get(stream) is not cursor or connection.is_closed:
-            return
+        has_moved = cursor.place is not Place.BEHIND or cursor.passed != after
+        if has_moved or connection.cursors.get(stream) is not cursor or connection.is_closed:
+            return  # an attach made it live meanwhile, or it no longer follows: the page is old news
         layout = lay_out(page, connection.user, connection.session.streams.get(stream, page.floor))
         connection.deliver(stream, layout.items, items)
         if any(isinstance(item, Gap) and item.missed is None for item in layout.items):

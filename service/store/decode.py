@@ -11,6 +11,9 @@ from service.store.records import Beat
 
 UNKNOWN = "unknown"  # the type of an entry that stands in its stream but cannot be read
 
+# Fields that no client is shown: the number of another person's inbox, the sending device, the trace.
+_HIDDEN = frozenset({b"r", b"d", b"p"})
+
 Fields: TypeAlias = list[bytes]
 
 
@@ -27,7 +30,7 @@ def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
     try:
         return _entry(identity, values, by_reference=False)
     except (KeyError, ValueError, WaypostError):
-        readable = {_readable(name): _readable(value) for name, value in values.items()}
+        readable = {_readable(name): _readable(value) for name, value in values.items() if name not in _HIDDEN}
         return Entry(identity, UNKNOWN, readable.get("f", ""), stream, extra=readable)
 
 

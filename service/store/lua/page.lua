@@ -76,7 +76,7 @@ local function page(_, args)
   local _, after_n = split(arg.after)
   local _, floor_n = split(floor)
   local _, last_n = split(is_last and head or last)
-  local redactions = read_redactions(key(arg.tag, 'z', arg.stream), math.max(after_n, floor_n), last_n)
+  local redactions = read_redactions(key(arg.tag, 'z', arg.stream), math.max(after_n - 1, floor_n), last_n)
 
   -- No line reaches above both the floor and the highest lost id, so a device that is up to date costs nothing.
   local ledger = {}

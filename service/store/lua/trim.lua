@@ -73,7 +73,7 @@ local function trim(_, args)
   local _, high = split(next_entry and next_entry[1] or head)
   local _, upto_n = split(upto)
   if next_entry then high = high - 1 end
-  if not has_more and upto_n >= low and upto_n <= high then to = upto end
+  if not has_more and upto_n > low and upto_n <= high then to = upto end
   if to == floor and count == 0 then return {'ok', 0, floor, 0} end
 
   if last then

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import socket
 import struct
@@ -169,6 +170,31 @@ class Chat:
         """Loses the network."""
         self.bare.cut()
         await asyncio.gather(self._reading, return_exceptions=True)
+
+
+def call(method: str, *, group: str | None = None, body: object = None) -> str:
+    """A frame of `/chat/channel`, as text."""
+    frame: Frame = {"Method": method}
+    if group is not None:
+        frame["Group"] = group
+    if body is not None:
+        frame["MsgBody"] = body
+    return json.dumps(frame)
+
+
+def direct(to: str, text: str) -> str:
+    return call("One", body={"Id": to, "Msg": text})
+
+
+def add(user: str, group: str) -> str:
+    """What a joiner is told on `/chat/…`."""
+    return f"user 【{user}】 add  to group 【{group}】"
+
+
+async def enter(chat: Chat, user: str, group: str) -> None:
+    """Joins on `/chat/channel`, as the first thing that happens there."""
+    chat.say(call("UserGroup", group=group))
+    await chat.until(add(user, group))
 
 
 class Net:

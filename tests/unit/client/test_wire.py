@@ -40,12 +40,33 @@ def test_an_entry_of_an_unknown_type_keeps_its_place() -> None:
     assert encode_event(entry) == line
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb'{"type":"message","stream":"all","id":"1-2","mid":"","from":"b","to":"all","body":"\ud800"}',
+        b'{"type":"message","stream":"all","id":"1-2","mid":7}',
+    ],
+)
+def test_an_entry_that_cannot_be_read_keeps_its_place_too(line: bytes) -> None:
+    assert decode(line) == [Unknown("message", "all", "1-2", line)]
+
+
 def test_any_other_unknown_type_has_nothing_to_say() -> None:
     assert decode(b'{"type":"weather","stream":"all"}\n{"type":"pong"}') == [frames.Pong()]
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"[]", b"1", b'{"no":"type"}', b'{"type":"live","stream":1}', b'{"type":"message"}', b"\xff"]
+    "data",
+    [
+        b"{",
+        b"[]",
+        b"1",
+        b'{"no":"type"}',
+        b'{"type":"live","stream":1}',
+        b'{"type":"message"}',
+        b'{"type":"sent","stream":"all","id":"1-1"}',
+        b"\xff",
+    ],
 )
 def test_what_is_not_the_wire(data: bytes) -> None:
     with pytest.raises(WireError):

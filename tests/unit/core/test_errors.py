@@ -59,7 +59,7 @@ def test_no_text_stands_for_two_errors() -> None:
 def test_the_http_status_is_an_error_and_fits_what_may_be_retried(code: str, row: ErrorRow) -> None:
     assert http.HTTPStatus(row.http).value >= 400
     if row.retry:
-        assert row.http in (429, 503, 507), "a client that may try again is told so by the status"
+        assert row.http in (429, 500, 503, 507), "a client that may try again is told so by the status"
     if row.http == 507:
         assert code == "storage_full"
 
