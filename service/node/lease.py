@@ -18,24 +18,34 @@ class Presence:
         self._node = node
         self._store = store
         self._period_s = settings.beat_s
+        self._has_left = False
+        self._turn = asyncio.Lock()  # a renewal that is under way must not come after the leaving
 
     async def run(self) -> None:
         """Renews the line for as long as the node lives."""
-        while True:
+        while not self._has_left:
             await self._node.fence.wait_until_open()
-            try:
-                live = await self._store.heartbeat(self._node.name, self._facts())
-                self._node.nodes_alive = max(1, len(live))
-            except WaypostError as problem:
-                self._node.out_of_reach(problem)
+            async with self._turn:
+                await self._renew()
             await asyncio.sleep(self._period_s)
 
-    async def leave(self) -> None:
-        """Takes the line away."""
+    async def _renew(self) -> None:
+        if self._has_left:
+            return
         try:
-            await self._store.forget_node(self._node.name)
-        except WaypostError:
-            pass  # it runs out by itself
+            live = await self._store.heartbeat(self._node.name, self._facts())
+            self._node.nodes_alive = max(1, len(live))
+        except WaypostError as problem:
+            self._node.out_of_reach(problem)
+
+    async def leave(self) -> None:
+        """Takes the line away, for good."""
+        self._has_left = True
+        async with self._turn:
+            try:
+                await self._store.forget_node(self._node.name)
+            except WaypostError:
+                pass  # it runs out by itself
 
     def _facts(self) -> dict[str, str]:
         node = self._node
