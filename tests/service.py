@@ -60,8 +60,13 @@ class NodeProcess:
                 [sys.executable, "-m", "service", "serve"], env=self._environ, stdout=output, stderr=output
             )
         if wait:
-            wait_until(self.is_ready, f"{self.name} is ready; it said:\n{self.said()}", 20)
+            wait_until(self._is_ready_or_gone, f"{self.name} is ready", 20)
+            assert self.process.poll() is None, f"{self.name} ended at its start; it said:\n{self.said()}"
         return self
+
+    def _is_ready_or_gone(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is not None or self.is_ready()
 
     def said(self) -> str:
         return self.output.read_text(errors="replace")

@@ -29,7 +29,7 @@ def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
     values = dict(zip(fields[0::2], fields[1::2], strict=True))
     try:
         return _entry(identity, values, by_reference=False)
-    except (KeyError, ValueError, WaypostError):
+    except (KeyError, ValueError, RecursionError, WaypostError):
         readable = {_readable(name): _readable(value) for name, value in values.items() if name not in _HIDDEN}
         return Entry(identity, UNKNOWN, readable.get("f", ""), stream, extra=readable)
 
@@ -46,7 +46,7 @@ def arrival(fields: Fields) -> Arrival | Beat | None:
         by_reference = values.pop(b"l", b"") == b"1"
         origin = _origin(values.pop(b"c", b""))
         return Arrival(stream, _entry(identity, values, by_reference=by_reference), origin, by_reference)
-    except (KeyError, ValueError, WaypostError):
+    except (KeyError, ValueError, RecursionError, WaypostError):
         return None
 
 
