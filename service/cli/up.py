@@ -103,6 +103,7 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
                 "PYTHONPATH": os.pathsep.join(filter(None, (TREE, os.environ.get("PYTHONPATH")))),
                 "WAYPOST_REDIS_URL": folder.url,
                 "WAYPOST_DEV": "1" if settings.dev else "0",
+                "WAYPOST_NODE": settings.node,  # the same over restarts: a restarted store waits for no dead node
             },
             is_ready=lambda: _is_node_ready(settings),
             ready_timeout_s=NODE_READY_TIMEOUT_S,
@@ -122,10 +123,11 @@ def _catch_signals(stopping: asyncio.Event, supervisor: Supervisor) -> None:
             stopping.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Whoever started us with nohup wants us to outlive the terminal.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stop, number)
+    # Whoever started us with nohup wants us to outlive the terminal. SIGINT is also ignored in the background of a
+    # script, which has no Ctrl-C to be spared; who sends it then means it.
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
+        loop.add_signal_handler(number, stop, number)
 
 
 # --- what has to hold before anything is started ---
