@@ -8,7 +8,7 @@ import pytest
 
 from migrations import __main__ as migrations
 from service.store import Store, StoreOptions
-from tests.integration.store.kit import Server, binary
+from tests.integration.store.kit import Server, binary, wait_until
 from tests.service import NodeProcess, Phone
 
 
@@ -47,6 +47,31 @@ async def start_node(database: Server) -> AsyncIterator[StartNode]:
     def start(name: str = "a", **settings: object) -> NodeProcess:
         nodes.append(NodeProcess(database.url, name, **settings))
         return nodes[-1].start()
+
+    yield start
+    for node in nodes:
+        node.remove()
+
+
+class StartNodes(Protocol):
+    """Starts nodes on the test's database, all at a time: a process takes half a second to come up."""
+
+    def __call__(self, *names: str, **settings: object) -> list[NodeProcess]: ...
+
+
+@pytest.fixture
+async def start_nodes(database: Server) -> AsyncIterator[StartNodes]:
+    """Several nodes at once, ended with the test."""
+    nodes: list[NodeProcess] = []
+
+    def start(*names: str, **settings: object) -> list[NodeProcess]:
+        begun = [NodeProcess(database.url, name, **settings) for name in names]
+        nodes.extend(begun)
+        for node in begun:
+            node.start(wait=False)
+        for node in begun:
+            wait_until(node.is_ready, f"{node.name} is ready", 20)
+        return begun
 
     yield start
     for node in nodes:

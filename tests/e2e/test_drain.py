@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.e2e.conftest import StartNode
+from tests.e2e.conftest import StartNode, StartNodes
 from tests.e2e.kit import Device, true
 from tests.integration.store.kit import Server
 from tests.service import NodeProcess, Phone
@@ -19,8 +19,8 @@ async def ends(node: NodeProcess) -> int:
     return await asyncio.to_thread(node.ends)
 
 
-async def test_everything_that_was_taken_is_answered_before_the_goodbye(start_node: StartNode) -> None:
-    going, staying = start_node("going"), start_node("staying")
+async def test_everything_that_was_taken_is_answered_before_the_goodbye(start_nodes: StartNodes) -> None:
+    going, staying = start_nodes("going", "staying")
     senders = [await Phone.open(going.url, f"sender{at}") for at in range(4)]
     bob = await Phone.open(staying.url, "bob")
     for phone in (*senders, bob):
@@ -62,8 +62,8 @@ async def test_everything_that_was_taken_is_answered_before_the_goodbye(start_no
         )
 
 
-async def test_what_was_acknowledged_is_stored_and_the_other_node_goes_on_from_there(start_node: StartNode) -> None:
-    going, staying = start_node("going", commit_s=1), start_node("staying")
+async def test_what_was_acknowledged_is_stored_and_the_other_node_goes_on_from_there(start_nodes: StartNodes) -> None:
+    going, staying = start_nodes("going", "staying", commit_s=1)
     alice = await Phone.open(staying.url, "alice")
     bob = Device("bob", remembers=False)
     phone = await bob.connect(going.url)
@@ -87,8 +87,8 @@ async def test_what_was_acknowledged_is_stored_and_the_other_node_goes_on_from_t
     assert await ends(going) == 0
 
 
-async def test_the_end_comes_in_time_whatever_its_clients_do(database: Server, start_node: StartNode) -> None:
-    going, staying = start_node("going", beat_s=0.02), start_node("staying")  # a beat falls into the ending
+async def test_the_end_comes_in_time_whatever_its_clients_do(database: Server, start_nodes: StartNodes) -> None:
+    going, staying = start_nodes("going", "staying", beat_s=0.02)  # a beat falls into the ending
     silent = await Phone.dial(going.url, "silent")  # never says hello
     asleep = await Phone.open(going.url, "asleep")
     asleep.stop_reading()

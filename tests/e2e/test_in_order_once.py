@@ -7,7 +7,7 @@ import json
 import pytest
 
 from service.core.names import parse_id
-from tests.e2e.conftest import StartNode
+from tests.e2e.conftest import StartNode, StartNodes
 from tests.e2e.kit import Device, numbers, true
 from tests.service import ENTRY_TYPES, Frame, Phone
 
@@ -20,9 +20,9 @@ PAD = "x" * 3900  # so that a cut finds a good part of them still on their way
 
 @pytest.mark.parametrize("remembers", [True, False], ids=["own offsets", "the server's offsets"])
 async def test_a_replay_cut_at_several_points_brings_each_message_once_after_what_was_acknowledged(
-    start_node: StartNode, remembers: bool
+    start_nodes: StartNodes, remembers: bool
 ) -> None:
-    first, second = start_node("first"), start_node("second")
+    first, second = start_nodes("first", "second")
     bob = Device("bob", remembers=remembers)
     phone = await bob.connect(first.url)
     alice = await Phone.open(first.url, "alice")
@@ -59,8 +59,8 @@ async def test_a_replay_cut_at_several_points_brings_each_message_once_after_wha
     assert again.gaps() == []
 
 
-async def test_a_repeated_key_is_stored_once_and_answered_with_the_same_id(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_a_repeated_key_is_stored_once_and_answered_with_the_same_id(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     bob = await Phone.open(first.url, "bob")
     alice = await Phone.open(first.url, "alice", "phone")
     stored = await alice.send("user:bob", "once", key="k")
@@ -91,8 +91,8 @@ async def test_a_repeated_key_is_stored_once_and_answered_with_the_same_id(start
     assert len(numbers(bob, "user:bob")) == 3  # two from alice, one to oneself
 
 
-async def test_what_one_connection_sends_takes_effect_in_order(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_what_one_connection_sends_takes_effect_in_order(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     carol = await Phone.open(second.url, "carol")
     await carol.say(type="join", ref=0, group="g")
     await carol.wait("joined", ref=0)
@@ -123,8 +123,8 @@ async def test_what_one_connection_sends_takes_effect_in_order(start_node: Start
     assert sorted(set(numbers(alice, "group:g"))) == [2, 3, 4, 5, 6, 7]
 
 
-async def test_everybody_in_a_group_sees_the_same_entries_in_the_same_order(start_node: StartNode) -> None:
-    nodes = [start_node("first"), start_node("second")]
+async def test_everybody_in_a_group_sees_the_same_entries_in_the_same_order(start_nodes: StartNodes) -> None:
+    nodes = start_nodes("first", "second")
     phones = [await Phone.open(nodes[at % 2].url, f"user{at}") for at in range(4)]
     for phone in phones:
         await phone.say(type="join", ref=0, group="g")
@@ -146,8 +146,8 @@ async def test_everybody_in_a_group_sees_the_same_entries_in_the_same_order(star
         assert bodies == [f"{sender.user}-{at}" for at in range(150)]
 
 
-async def test_connections_of_one_device_each_get_everything_and_share_the_offset(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_connections_of_one_device_each_get_everything_and_share_the_offset(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     tabs = [await Phone.open(node.url, "bob", "browser") for node in (first, first, second)]
     alice = await Phone.open(second.url, "alice")
     answers = await alice.send_all("user:bob", range(50))
@@ -172,9 +172,9 @@ async def test_connections_of_one_device_each_get_everything_and_share_the_offse
 
 
 async def test_own_messages_come_to_the_other_connections_and_are_answered_on_their_own(
-    start_node: StartNode,
+    start_nodes: StartNodes,
 ) -> None:
-    first, second = start_node("first"), start_node("second")
+    first, second = start_nodes("first", "second")
     phone, laptop = await Phone.open(first.url, "alice", "phone"), await Phone.open(second.url, "alice", "laptop")
     tab = await Phone.open(first.url, "alice", "phone")
     answers = await phone.send_all("user:bob", range(20))

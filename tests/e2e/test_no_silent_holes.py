@@ -6,7 +6,7 @@ from migrations import __main__ as migrations
 from service.core.names import parse_id
 from service.store import Store, TrimCause
 from service.store.keys import kind_of
-from tests.e2e.conftest import StartNode
+from tests.e2e.conftest import StartNode, StartNodes
 from tests.e2e.kit import numbers, true
 from tests.integration.store.kit import Server, head_of, key_of
 from tests.service import Frame, NodeProcess, Phone
@@ -174,9 +174,9 @@ async def test_an_offset_of_another_history_is_told_and_the_servers_own_counts(
 
 
 async def test_a_store_that_was_emptied_refuses_until_an_operator_says_so_and_clients_are_told(
-    database: Server, start_node: StartNode
+    database: Server, start_nodes: StartNodes
 ) -> None:
-    first, second = start_node("first"), start_node("second")
+    first, second = start_nodes("first", "second")
     alice = await Phone.open(first.url, "alice")
     bob = await Phone.open(second.url, "bob", "phone")
     await alice.send_all("user:bob", range(10))

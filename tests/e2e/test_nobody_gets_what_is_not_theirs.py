@@ -3,7 +3,7 @@
 import pytest
 
 from service.core.names import parse_id
-from tests.e2e.conftest import StartNode
+from tests.e2e.conftest import StartNode, StartNodes
 from tests.e2e.kit import numbers
 from tests.service import Frame, NodeProcess, Phone
 
@@ -27,8 +27,8 @@ async def sees(phone: Phone, sender: Phone, to: str) -> None:
     await phone.wait("message", body=mark)
 
 
-async def test_only_members_get_what_goes_to_a_group(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_only_members_get_what_goes_to_a_group(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     alice, eve = await Phone.open(first.url, "alice"), await Phone.open(second.url, "eve")
     await change(alice, "join")
     [secret] = await alice.send_all("group:g", ["secret"])
@@ -49,8 +49,8 @@ async def test_only_members_get_what_goes_to_a_group(start_node: StartNode) -> N
         await eve.leave()
 
 
-async def test_an_inbox_is_its_users_alone(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_an_inbox_is_its_users_alone(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     alice, bob = await Phone.open(first.url, "alice"), await Phone.open(second.url, "bob")
     eve = await Phone.open(first.url, "eve")
     for at in range(3):  # what the numbers of an inbox would tell: how much others write to it
@@ -75,9 +75,9 @@ async def test_an_inbox_is_its_users_alone(start_node: StartNode) -> None:
 
 
 async def test_who_left_and_came_back_while_away_gets_the_stretches_of_membership_and_no_gap(
-    start_node: StartNode,
+    start_nodes: StartNodes,
 ) -> None:
-    first, second = start_node("first"), start_node("second")
+    first, second = start_nodes("first", "second")
     alice = await Phone.open(first.url, "alice")
     await change(alice, "join")
     await alice.send_all("group:g", ["before"])
@@ -110,8 +110,8 @@ async def test_who_left_and_came_back_while_away_gets_the_stretches_of_membershi
     assert (await Phone.open(second.url, "bob", "phone")).messages() == []
 
 
-async def test_who_left_for_good_gets_nothing_of_what_came_after(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_who_left_for_good_gets_nothing_of_what_came_after(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     alice = await Phone.open(first.url, "alice")
     await change(alice, "join")
     phone, tablet = await Phone.open(first.url, "bob", "phone"), await Phone.open(second.url, "bob", "tablet")
@@ -143,8 +143,8 @@ async def test_who_left_for_good_gets_nothing_of_what_came_after(start_node: Sta
     assert "group:g" not in new.welcome()["streams"]
 
 
-async def test_every_device_of_a_user_follows_a_join_and_a_leave(start_node: StartNode) -> None:
-    first, second = start_node("first"), start_node("second")
+async def test_every_device_of_a_user_follows_a_join_and_a_leave(start_nodes: StartNodes) -> None:
+    first, second = start_nodes("first", "second")
     alice = await Phone.open(first.url, "alice")
     await change(alice, "join")
     await alice.send_all("group:g", ["before"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from websockets.exceptions import WebSocketException
 
-from tests.e2e.conftest import StartNode
+from tests.e2e.conftest import StartNode, StartNodes
 from tests.e2e.kit import Device, numbers, true
 from tests.integration.store.kit import Server
 from tests.service import NodeProcess, Phone
@@ -110,9 +110,9 @@ async def test_what_was_answered_is_there_after_a_kill_during_a_stream_of_sends(
 
 
 async def test_a_sender_and_a_receiver_on_different_nodes_lose_nothing_when_both_are_killed_in_turn(
-    start_node: StartNode,
+    start_nodes: StartNodes,
 ) -> None:
-    near, far = start_node("near"), start_node("far")
+    near, far = start_nodes("near", "far")
     bob = Device("bob")
     listening = asyncio.create_task(bob.follow(far))
     await true(lambda: bob.connects, "bob is there")
@@ -141,10 +141,10 @@ async def test_a_sender_and_a_receiver_on_different_nodes_lose_nothing_when_both
 
 
 async def test_who_stayed_with_a_node_that_stood_still_gets_everything_once_in_order(
-    database: Server, start_node: StartNode
+    database: Server, start_nodes: StartNodes
 ) -> None:
     lease = {"mailbox_ttl_s": 2, "not_ready_s": 1, "beat_s": 0.25}
-    moving, still = start_node("moving", **lease), start_node("still", **lease)
+    moving, still = start_nodes("moving", "still", **lease)
     alice, bob = await Phone.open(moving.url, "alice"), await Phone.open(still.url, "bob")
     await bob.say(type="join", ref=0, group="g")
     await bob.wait("joined", ref=0)

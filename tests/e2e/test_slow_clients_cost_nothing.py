@@ -178,7 +178,7 @@ async def test_a_client_that_stops_reading_while_50000_messages_pass_costs_the_o
 async def test_a_client_that_drains_nothing_for_too_long_is_closed_and_resumes(
     database: Server, start_node: StartNode, reads_again: bool
 ) -> None:
-    node = start_node(idle_close_s=1, limits_write_buffer_bytes=65_536)
+    node = start_node(idle_close_s=0.5, limits_write_buffer_bytes=65_536)
     stuck = await Phone.dial(node.url, "bob", receive_buffer=4096)
     await stuck.say(type="hello", device="phone")
     await stuck.wait("live")
@@ -189,7 +189,7 @@ async def test_a_client_that_drains_nothing_for_too_long_is_closed_and_resumes(
     await alice.send_all("user:bob", [[at, pad] for at in range(400)])
     await other.until(lambda: len(other.messages()) == 400, "the other device has it all")
     if reads_again:
-        await asyncio.sleep(2.5)  # no one waits for anything: this is how long it is silent
+        await asyncio.sleep(1.2)  # no one waits for anything: this is how long it is silent
         stuck.go_on_reading()
         assert await stuck.ends() == 4001
         assert stuck.frames[-1]["code"] == "slow"
@@ -215,10 +215,10 @@ async def test_a_client_that_sends_without_end_does_not_hold_up_the_sends_of_oth
     flood = await Counter.dial(node, "flood")
     await flood.enter()
     alice = await Phone.open(node.url, "alice")
-    small = 20_000  # thousands of them fit into what a socket gives in one read
+    small = 12_000  # thousands of them fit into what a socket gives in one read
     sending = asyncio.create_task(flood.send(small, ""))
     await true(lambda: flood.numbers, "the flood has begun")
-    for at in range(20):
+    for at in range(12):
         assert (await alice.send("user:bob", at))["type"] == "sent"
     passed_meanwhile = len(flood.numbers)
     await true(lambda: flood.has_all(2 + small), "the flood is over", 60)

@@ -11,16 +11,20 @@ from tests.service import NodeProcess, Phone
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("product", ["valkey", "redis"])
+EVERYSEC = ("--appendfsync", "everysec")
+
+
 @pytest.mark.parametrize(
-    ("options", "durability"),
+    ("product", "options", "durability"),
     [
-        ((), "fsynced"),
-        (("--appendfsync", "everysec"), "memory"),
-        (("--appendonly", "no"), "memory"),
-        (("--rename-command", "CONFIG", ""), "memory"),  # cannot be read: the weaker promise
+        ("valkey", (), "fsynced"),
+        ("redis", (), "fsynced"),
+        ("valkey", EVERYSEC, "memory"),
+        ("redis", EVERYSEC, "memory"),
+        ("valkey", ("--appendonly", "no"), "memory"),
+        ("valkey", ("--rename-command", "CONFIG", ""), "memory"),  # cannot be read: the weaker promise
     ],
-    ids=["always", "every second", "no file", "unknown"],
+    ids=["valkey-always", "redis-always", "valkey-every second", "redis-every second", "no file", "unknown"],
 )
 async def test_sent_says_what_the_database_has_done(product: str, options: tuple[str, ...], durability: str) -> None:
     if binary(product) is None:
