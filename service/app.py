@@ -38,7 +38,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         key_window_s=settings.key_window_s,
         mailbox_cap=settings.mailbox_cap,
-        mailbox_ttl_s=int(settings.mailbox_ttl_s),
+        mailbox_ttl_s=settings.mailbox_ttl_s,
         call_timeout_s=settings.call_timeout_s,
         announce=settings.announce,
         streams_max=settings.limits.streams_per_user,
@@ -122,7 +122,7 @@ async def _open_store(settings: Settings) -> Store:
     try:
         await store.check_server()
     except Reset as problem:
-        raise CannotStart(f"{problem.detail}; run `waypost migrate up`") from problem
+        raise CannotStart(problem.detail) from problem
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from problem
     except WaypostError as problem:
@@ -148,7 +148,10 @@ async def _serve(settings: Settings) -> int:
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
     )
     server = Server(config, node, settings.drain_s)
-    await server.serve()
+    try:
+        await server.serve()
+    except SystemExit as failure:  # uvicorn's way to say that it could not start; it has said why
+        raise CannotStart("the node could not start") from failure
     has_failed = not server.started or not app.state.running.cancelled()
     return 1 if has_failed else 0
 

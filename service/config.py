@@ -69,6 +69,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer_bytes: Bytes = 262_144
     # Each has a file descriptor and its buffers: what a node may cost is known in advance. More nodes serve more.
     connections: Count = 20_000
+    # Brackets within brackets: deeper JSON makes a client's parser fail, and no message needs it.
+    body_depth: Count = 128
+    # The newest entries of a stream that somebody is catching up on, so that a busy one can be caught up with.
+    tail_entries: Count = 64
+    # All tails of a node together.
+    tail_bytes: Bytes = 8_388_608
     # Streams in one `welcome` frame; the rest follows in `streams` frames, so no frame outgrows a client's buffer.
     welcome_streams: Count = 500
 

@@ -97,7 +97,11 @@ class Reset(Unavailable):
 
 
 class Uncertain(WaypostError):
-    """The call may have been carried out, once. Only a call that is harmless twice may be repeated."""
+    """The call may have been carried out, once. Only a call that is harmless twice may be repeated.
 
-    def __init__(self, detail: str = "") -> None:
+    `has_answered`: the store answered, with an error from the middle of the call.
+    """
+
+    def __init__(self, detail: str = "", *, has_answered: bool = False) -> None:
         super().__init__("uncertain", detail)
+        self.has_answered = has_answered

@@ -35,4 +35,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     from service import app  # noqa: PLC0415 - see service/cli
 
-    return app.serve(settings)
+    try:
+        return app.serve(settings)
+    except app.CannotStart as error:
+        print(f"waypost: {error}", file=sys.stderr)
+        return 1

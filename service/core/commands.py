@@ -11,6 +11,7 @@ class Limits(msgspec.Struct, frozen=True):
     """What a session refuses beyond; told to the client in `welcome`. Reasons stand in `service/config.py`."""
 
     body_bytes: int
+    body_depth: int
     frame_bytes: int
     streams_per_user: int
     unanswered_sends: int

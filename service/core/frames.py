@@ -5,6 +5,7 @@ A WebSocket text frame holds one JSON object, or several, one per line. `decode`
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -318,6 +319,8 @@ class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):
 ServerFrame = Welcome | Streams | Message | Joined | Left | Redacted | Gap | Live | Sent | Acked | Pong | Error
 
 _encoder = msgspec.json.Encoder()
+# A string as a whole (brackets in it do not count), or a bracket.
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 def encode(frame: ServerFrame) -> bytes:
@@ -367,6 +370,18 @@ def encode_entry(stream: str, entry: Entry) -> bytes:
     if entry.body is not None:
         unknown["body"] = Raw(entry.body)
     return _encoder.encode(unknown)
+
+
+def depth(body: bytes) -> int:
+    """How many brackets of a JSON text lie within each other at most."""
+    deepest = now = 0
+    for token in _BRACKETS.finditer(body):
+        if token[0] in b"[{":
+            now += 1
+            deepest = max(deepest, now)
+        elif token[0] in b"]}":
+            now -= 1
+    return deepest
 
 
 def one_line(body: bytes) -> bytes:

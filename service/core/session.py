@@ -181,6 +181,9 @@ class Session:
         body = frames.one_line(bytes(frame.body))
         if len(body) > self._limits.body_bytes:
             raise WaypostError("body_too_large", f"{len(body)} bytes; the limit is {self._limits.body_bytes}")
+        deepest = self._limits.body_depth
+        if body.count(b"[") + body.count(b"{") > deepest and frames.depth(body) > deepest:
+            raise WaypostError("bad_request", f"the body nests deeper than {deepest}")
         if kind == ALL and not self._may_broadcast:
             raise WaypostError("not_allowed", "sending to all needs the claim `broadcast`")
         command = Publish(self._number(), frame.to, body, frame.key)

@@ -80,11 +80,10 @@ class Attachments:
             self._unverified.clear()
             was_rolled_back = False
             for streams in _chunks(list(self._delivery.tracks)):
-                positions = {stream: self._delivery.tracks[stream].position for stream in streams}
+                positions = self._positions(streams)
                 heads = await self._attach(streams)
                 for stream, head in heads.items():
-                    position = positions[stream]
-                    was_rolled_back = was_rolled_back or (position is not None and head < position)
+                    was_rolled_back = was_rolled_back or head < positions.get(stream, ZERO)
                     self._node.attached(stream, head)
             return was_rolled_back
 
@@ -138,6 +137,11 @@ class Attachments:
         self._registered.update({want.stream: want.token for want in wants})
         return {stream: state.head for stream, state in attached.items()}
 
+    def _positions(self, streams: Iterable[str]) -> dict[str, EntryId]:
+        """The positions of those of the streams that have one: a head below it was rolled back."""
+        tracks = [self._delivery.tracks.get(stream) for stream in streams]
+        return {track.stream: track.position for track in tracks if track is not None and track.position is not None}
+
     async def _detach(self) -> None:
         async with self._calls:
             now = time.monotonic()
@@ -160,10 +164,9 @@ class Attachments:
         async with self._calls:
             streams = [stream for stream in self._to_audit[:part] if stream in self._registered]
             del self._to_audit[:part]
-            if streams:
-                tracks = self._delivery.tracks
-                positions = {stream: tracks[stream].position or ZERO for stream in streams if stream in tracks}
-                heads = await self._attach(streams[:STREAMS_PER_CALL])
+            for some in _chunks(streams):
+                positions = self._positions(some)
+                heads = await self._attach(some)
                 due = self._node.reader.next_beat
                 for stream, head in heads.items():  # one that waits is not put off: audits may be as frequent as beats
                     self._unverified.setdefault(stream, (due, head))

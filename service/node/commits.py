@@ -4,6 +4,7 @@ Storing an offset twice, or late, is harmless: it only ever moves forward.
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from service.core import commands
@@ -16,7 +17,7 @@ from service.store import Commit, Store
 if TYPE_CHECKING:
     from service.node.node import Node
 
-DEVICES_PER_CALL = 500  # bounds one call of the function to a few milliseconds of Redis
+OFFSETS_PER_CALL = 1000  # bounds one call of the function to a few milliseconds of Redis
 
 
 class Commits:
@@ -58,11 +59,10 @@ class Commits:
         """Stores everything there is now. What could not be stored is kept for the next time."""
         offsets, self._offsets = self._offsets, {}
         waiting, self._waiting = self._waiting, []
-        commits = [Commit(user, device, moved) for (user, device), moved in offsets.items() if moved]
         problem: WaypostError | None = None
         try:
-            for at in range(0, len(commits), DEVICES_PER_CALL):
-                await self._store.commit(commits[at : at + DEVICES_PER_CALL])
+            for commits in _in_calls(offsets):
+                await self._store.commit(commits)
         except WaypostError as error:
             self._node.out_of_reach(error)
             problem = error
@@ -74,3 +74,20 @@ class Commits:
             else:
                 connection.session.not_committed(ref, problem.for_client())
             connection.flush()
+
+
+def _in_calls(offsets: dict[tuple[str, str], dict[str, EntryId]]) -> Iterator[list[Commit]]:
+    """The offsets, cut into calls; those of one device may go in several."""
+    call: list[Commit] = []
+    count = 0
+    for (user, device), moved in offsets.items():
+        streams = list(moved)
+        for at in range(0, len(streams), OFFSETS_PER_CALL):
+            some = streams[at : at + OFFSETS_PER_CALL]
+            if call and count + len(some) > OFFSETS_PER_CALL:
+                yield call
+                call, count = [], 0
+            call.append(Commit(user, device, {stream: moved[stream] for stream in some}))
+            count += len(some)
+    if call:
+        yield call

@@ -30,6 +30,7 @@ class Fence:
         self._tripped = asyncio.Event()
         self._tripped.set()
         self._was_rolled_back = False
+        self._epoch = ""  # of the history that this node's positions belong to
         self.reason = "the store has not been reached yet"
 
     @property
@@ -68,12 +69,12 @@ class Fence:
 
     async def _try_to_open(self) -> bool:
         node, store = self._node, self._store
-        believed = store.epoch
         try:
             await store.check_server()
             state = await store.fence_state()
-            if believed and state.epoch != believed:
+            if self._epoch and state.epoch != self._epoch:
                 node.history_changed()
+            self._epoch = state.epoch
             if state.is_open and not self._was_rolled_back:
                 return True
             node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)

@@ -1,4 +1,8 @@
-"""That this node lives: its line in the list of nodes, renewed with every beat, gone when it leaves."""
+"""That this node lives: its line in the list of nodes, renewed with every beat, gone when it leaves.
+
+Now and then it also looks whether the server is still one to be used: an operator may change `appendfsync` or
+`maxmemory-policy` under way, and an answer must say no more than is true.
+"""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -10,6 +14,8 @@ from service.store import Store
 if TYPE_CHECKING:
     from service.node.node import Node
 
+BEATS_PER_LOOK = 5  # at the server's configuration: a few cheap commands, so every few seconds will do
+
 
 class Presence:
     """The node's line in `wp:nodes`, and how many others there are."""
@@ -19,6 +25,7 @@ class Presence:
         self._store = store
         self._period_s = settings.beat_s
         self._has_left = False
+        self._beats = 0
         self._turn = asyncio.Lock()  # a renewal that is under way must not come after the leaving
 
     async def run(self) -> None:
@@ -35,6 +42,9 @@ class Presence:
         try:
             live = await self._store.heartbeat(self._node.name, self._facts())
             self._node.nodes_alive = max(1, len(live))
+            self._beats += 1
+            if self._beats % BEATS_PER_LOOK == 0:
+                await self._store.check_server()
         except WaypostError as problem:
             self._node.out_of_reach(problem)
 

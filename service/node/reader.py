@@ -41,6 +41,7 @@ class Reader:
         self.last_seen = 0.0  # monotonic time of the last beat that came back
         self._sound = asyncio.Event()
         self._doubt = ""
+        self._has_left = False
 
     @property
     def is_sound(self) -> bool:
@@ -55,11 +56,16 @@ class Reader:
         """Somebody else noticed that the mailbox cannot be believed: the reader makes a new one at its next turn."""
         self._doubt = self._doubt or why
 
+    async def leave(self) -> None:
+        """The node ends, and nobody is connected any more: nothing is to be put into its mailbox from now on."""
+        self._has_left = True
+        await self._drop(self.mailbox)
+
     async def run(self) -> None:
         """Reads for as long as the node lives."""
         mailboxes = self._store.mailbox_reader()
         try:
-            while True:
+            while not self._has_left:
                 await self._node.fence.wait_until_open()
                 try:
                     await self._begin()

@@ -81,7 +81,10 @@ class Sends:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                await self._hand_over(self._take())
+                if self._node.fence.is_open:
+                    await self._hand_over(self._take())
+                else:  # nobody is to wait for a store that does not answer
+                    self._fail(list(self._queue), Unavailable())
             self._idle.set()
 
     async def finish(self) -> None:
@@ -145,8 +148,11 @@ class Sends:
         failed = {waiting.connection for waiting in batch}
         for waiting in batch:
             waiting.connection.session.failed(waiting.number, problem.for_client())
-        for waiting in [waiting for waiting in self._queue if waiting.connection in failed]:
-            self._queue.remove(waiting)
+        behind, self._queue = self._queue, deque()
+        for waiting in behind:
+            if waiting.connection not in failed:
+                self._queue.append(waiting)
+                continue
             self._bytes -= len(waiting.message.body)
             later = Unavailable("what was sent before it failed")
             waiting.connection.session.failed(waiting.number, later)

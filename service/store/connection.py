@@ -47,7 +47,7 @@ def reply_error(error: RedisError, *, is_write: bool) -> WaypostError:
         return Reset("a function is missing on the server: run `waypost migrate up`")
     # A script error after the first write cannot be told from one before it.
     if is_write:
-        return Uncertain(f"the server answered an error: {text[:200]}")
+        return Uncertain(f"the server answered an error: {text[:200]}", has_answered=True)
     return WaypostError("internal", f"the server answered an error: {text[:200]}")
 
 

@@ -95,7 +95,7 @@ async def ping(context: Context) -> None:
 async def create_mailbox(context: Context, node: str) -> str:
     """See `Store.create_mailbox`."""
     mailbox = keys.mailbox(context.layout.user_tag(node), f"{node}.{secrets.token_hex(8)}")
-    await context.call("mailbox", {"mailbox": mailbox, "ttl_ms": context.options.mailbox_ttl_s * 1000})
+    await context.call("mailbox", {"mailbox": mailbox, "ttl_ms": int(context.options.mailbox_ttl_s * 1000)})
     return mailbox
 
 
@@ -106,7 +106,7 @@ async def drop_mailbox(context: Context, mailbox: str) -> None:
 
 async def heartbeat(context: Context, node: str, facts: Mapping[str, str]) -> list[str]:
     """See `Store.heartbeat`."""
-    arg = {"node": node, "ttl_ms": context.options.mailbox_ttl_s * 1000, "facts": dict(facts)}
+    arg = {"node": node, "ttl_ms": int(context.options.mailbox_ttl_s * 1000), "facts": dict(facts)}
     [live] = await context.call("heartbeat", arg)
     return sorted(raw.decode() for raw in live)
 

@@ -24,6 +24,7 @@ from service.transports.conversation import Conversation, refuse
 from service.transports.ready_frames import protocol_of, text_frame
 
 DEVICE = "chat"
+QUIET_S = 1.0  # until what passed without a text (the own messages) is acknowledged too
 
 
 class _Direct(msgspec.Struct):
@@ -117,6 +118,7 @@ class ChatConversation(Conversation):
         super().__init__(protocol_of(websocket.scope), websocket.app.state.settings)
         self.codec = ChatCodec(user)
         self._parse = parse
+        self._quiet: asyncio.TimerHandle | None = None  # when to ask although nothing was written
         self._is_to_ping = False  # a ping goes out when this loop turn has written its texts
         self._has_more = False  # texts were written after the ping that is on its way
         self._pings = 0
@@ -140,15 +142,16 @@ class ChatConversation(Conversation):
     # -- the socket, as the connection sees it: texts are followed by a ping -----------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Writes texts, and asks for a pong that acknowledges them."""
-        if not data:
-            return
-        self.protocol.write(data)
+        """Writes texts, and asks for a pong that acknowledges them; in a while for what has no text (the own messages)."""
+        if data:
+            self.protocol.write(data)
         if self._passed is not None:
             self._has_more = True
-        elif not self._is_to_ping:
+        elif data and not self._is_to_ping:
             self._is_to_ping = True
             asyncio.get_running_loop().call_soon(self._ask)
+        elif not data and not self._is_to_ping and self._quiet is None:
+            self._quiet = asyncio.get_running_loop().call_later(QUIET_S, self._ask)
 
     def pause_reading(self) -> None:
         """See `ReadyFrames`."""
@@ -164,6 +167,12 @@ class ChatConversation(Conversation):
 
     def _ask(self) -> None:
         self._is_to_ping = False
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self._passed is not None:  # one ping at a time: its pong asks again
+            self._has_more = True
+            return
         connection = self.connection
         if connection is None or connection.is_closed:
             return

@@ -57,7 +57,6 @@ class ReadyFrames(WebSocketsSansIOProtocol):
     """One accepted WebSocket. Before `listen` it behaves as uvicorn's own."""
 
     _listener: Listener | None = None
-    _is_writing_paused = False
     _is_releasing = False
     write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
 
@@ -104,15 +103,21 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Reads again, once what was held back has been taken."""
+        """Reads again, once what was held back has been taken: in a turn of its own, for the listener may be in the
+        middle of something that such a message would change.
+        """
         self.read_paused = False
-        if self._is_releasing:
-            return
-        self._is_releasing = True
+        if self._held and not self._is_releasing:
+            self._is_releasing = True
+            self.loop.call_soon(self._release)
+        elif not self._held and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _release(self) -> None:
+        self._is_releasing = False
         while self._held and not self.read_paused and self._listener is not None:
             self._listener.received(self._held.popleft())
-        self._is_releasing = False
-        if not self.read_paused and not self.transport.is_closing():
+        if not self._held and not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
@@ -145,7 +150,7 @@ class ReadyFrames(WebSocketsSansIOProtocol):
                 self.conn.fail(1007, "not UTF-8")
                 self.handle_parser_exception()
                 return
-        if self.read_paused:
+        if self.read_paused or self._held:
             self._held.append(bytes(data))
         else:
             self._listener.received(bytes(data))
@@ -164,14 +169,12 @@ class ReadyFrames(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """The transport's buffer is above its limit."""
         super().pause_writing()
-        self._is_writing_paused = True
         if self._listener is not None:
             self._listener.paused()
 
     def resume_writing(self) -> None:
         """The transport's buffer is below a quarter of its limit."""
         super().resume_writing()
-        self._is_writing_paused = False
         if self._listener is not None:
             self._listener.drained()
 

@@ -26,6 +26,7 @@ class Client:
     ) -> None:
         few = {
             "body_bytes": 100,
+            "body_depth": 8,
             "frame_bytes": 200,
             "streams_per_user": 3,
             "unanswered_sends": 8,

@@ -139,6 +139,7 @@ def test_welcome_tells_where_each_stream_starts_and_what_is_to_come() -> None:
             "ping": 25.0,
             "limits": {
                 "body_bytes": 100,
+                "body_depth": 8,
                 "frame_bytes": 200,
                 "streams_per_user": 3,
                 "unanswered_sends": 8,

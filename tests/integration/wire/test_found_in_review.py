@@ -1,0 +1,295 @@
+"""Faults that were found by reading: each test here failed once."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from migrations import __main__ as migrations
+from tests.integration.store.kit import EPOCH_KEYS, Server
+from tests.integration.wire.conftest import StartNode, assert_calm
+from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, eventually, join, leave, n_of
+from tests.service import Frame, NodeProcess, Phone, free_port
+
+pytestmark = pytest.mark.anyio
+
+Fresh = Callable[[str], str]
+
+BAD_FRAME = 4103
+UNANSWERED = 64  # sends of one connection; above it the socket is not read
+
+
+@pytest.fixture
+def bare_database() -> Iterator[Server]:
+    """A database of the test's own, not migrated."""
+    server = Server("valkey")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def in_one_segment(*texts: str) -> bytes:
+    return b"".join(client_frame(TEXT, text.encode()) for text in texts)
+
+
+async def until_closed(bare: BareSocket) -> tuple[list[Frame], int]:
+    """All frames that come, and the close code after them."""
+    frames: list[Frame] = []
+    while True:
+        opcode, payload = await bare.read()
+        if opcode == CLOSE:
+            return frames, int.from_bytes(payload[:2])
+        if opcode == TEXT:
+            frames += [json.loads(line) for line in payload.splitlines()]
+
+
+async def until_live(bare: BareSocket) -> None:
+    while b'"type":"live"' not in (await bare.read())[1]:
+        pass
+
+
+async def lose_mailbox(node: NodeProcess, database: Server) -> str:
+    """What comes for the node until it notices is told by pages alone. Returns the mailbox that is gone."""
+    mailbox = mailbox_of(node, database)
+    assert database.admin.delete(mailbox) == 1
+    return mailbox
+
+
+def mailbox_of(node: NodeProcess, database: Server) -> str:
+    return str(database.admin.hget(f"wp:node:{node.name}", "mailbox").decode())
+
+
+# -- many frames at once, and garbage behind them ----------------------------------------------------------------------
+
+
+async def test_garbage_behind_as_many_sends_as_may_be_unanswered(net: Net, alice: str, bob: str) -> None:
+    phone = await net.open(bob)
+    for _ in range(3):
+        bare = await net.bare(f"/v1/connect?user={alice}")
+        bare.write(TEXT, b'{"type":"hello","device":"d"}')
+        await until_live(bare)
+        sends = ['{"type":"send","ref":%d,"to":"user:%s","body":%d}' % (n, alice, n) for n in range(UNANSWERED)]
+        bare._writer.write(in_one_segment(*sends, "garbage"))
+        frames, code = await until_closed(bare)
+        assert code == BAD_FRAME
+        assert [f["ref"] for f in frames if f["type"] == "sent"] == list(range(UNANSWERED))
+        assert frames[-1]["code"] == "bad_frame"
+    assert net.node.process is not None
+    assert net.node.process.poll() is None
+    assert (await phone.send(f"user:{bob}", "still here"))["type"] == "sent"
+    assert (await (await net.open(alice)).send(f"user:{bob}", "and I am back"))["type"] == "sent"
+    await phone.wait("message", body="and I am back")
+
+
+async def test_garbage_along_with_hello(net: Net, alice: str, bob: str) -> None:
+    said = len(net.node.said())
+    phone = await net.open(bob)
+    for _ in range(3):
+        bare = await net.bare(f"/v1/connect?user={alice}")
+        acks = ['{"type":"ack","offsets":{}}'] * UNANSWERED
+        bare._writer.write(in_one_segment('{"type":"hello","device":"d"}', *acks, "garbage"))
+        frames, code = await until_closed(bare)
+        assert (code, frames[-1]["code"]) == (BAD_FRAME, "bad_frame")
+    other = await net.open(bob, "other")
+    for n in range(3):
+        assert (await phone.send("all", n))["type"] == "sent"
+        await other.wait("message", stream="all", body=n)
+    assert "push_failed" not in net.node.said()[said:]
+
+
+# -- what an inbox says by a page --------------------------------------------------------------------------------------
+
+
+async def test_a_joining_told_by_a_page_is_followed(
+    net: Net, start_node: StartNode, database: Server, alice: str, bob: str, group: str
+) -> None:
+    far = start_node(announce=1)
+    phone, laptop, other = await net.open(bob, "phone"), await net.at(far).open(bob, "laptop"), await net.open(alice)
+    await join(other, group)
+    lost = await lose_mailbox(far, database)
+    assert (await join(phone, group))["type"] == "joined"
+    await laptop.wait("joined", stream=f"user:{bob}", group=f"group:{group}")
+    assert mailbox_of(far, database) != lost or not database.admin.exists(lost)
+    assert (await other.send(f"group:{group}", "welcome"))["type"] == "sent"
+    await laptop.wait("message", stream=f"group:{group}", body="welcome")
+
+
+async def test_a_leaving_told_by_a_page_ends_the_pushes(
+    net: Net, start_node: StartNode, database: Server, alice: str, bob: str, group: str, fresh: Fresh
+) -> None:
+    far = start_node(announce=1)
+    there = net.at(far)
+    other, third, phone = await there.open(alice), await there.open(fresh("carol")), await there.open(bob, "phone")
+    for one in (other, third, phone):
+        await join(one, group)
+    near = start_node(announce=1, beat_s=0.9)
+    laptop = await net.at(near).open(bob, "laptop")
+    await other.send(f"group:{group}", "before")
+    await laptop.wait("message", stream=f"group:{group}", body="before")
+
+    await lose_mailbox(near, database)
+    assert (await leave(phone, group))["type"] == "left"
+    await laptop.wait("left", stream=f"user:{bob}", group=f"group:{group}")
+    assert not [f for f in laptop.frames if f["type"] == "left" and f["stream"] == f"group:{group}"], "it is announced"
+
+    async def is_told(body: str) -> bool:
+        await other.send(f"group:{group}", body)
+        await other.send(f"user:{bob}", f"mark {body}")
+        await laptop.wait("message", body=f"mark {body}")
+        return body in laptop.bodies(f"group:{group}")
+
+    deadline = time.monotonic() + 5
+    while await is_told(f"soon {time.monotonic()}"):  # the question takes a moment
+        assert time.monotonic() < deadline, "still told, as if nobody had left"
+        await asyncio.sleep(0.05)
+    assert not [n for n in range(5) if await is_told(f"later {n}")]
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_goes_on_under_the_epoch_that_migrate_made(bare_database: Server) -> None:
+    await migrations.up(bare_database.url)
+    node = NodeProcess(bare_database.url, "epochs")
+    try:
+        node.start()
+        for turn in range(4):
+            carol = await Phone.open(node.url, "carol")
+            epoch = carol.welcome()["epoch"]
+            mailbox = mailbox_of(node, bare_database)
+            lost = next(key for key in EPOCH_KEYS[turn:] if key.partition(":e")[0] not in mailbox)
+            bare_database.admin.delete(lost)
+            for n in range(40):  # some of them go to that partition
+                await carol.say(type="send", to=f"user:x{n}", body=n)
+            await eventually(lambda: not node.is_ready(), "the loss is noticed")
+            await asyncio.sleep(0.37 * turn)
+            await migrations.up(bare_database.url)
+            await eventually(node.is_ready, "it is ready")
+            await carol.ends()
+
+            carol, dave = await Phone.open(node.url, "carol"), await Phone.open(node.url, "dave")
+            assert carol.welcome()["epoch"] != epoch
+            assert (await dave.send("user:carol", f"hi {turn}"))["type"] == "sent"
+            await carol.wait("message", body=f"hi {turn}")
+            await carol.leave()
+            await dave.leave()
+        assert_calm(node.said())
+    finally:
+        await Phone.hang_up_all()
+        node.remove()
+
+
+async def test_whoever_comes_back_to_a_busy_group_catches_up(
+    net: Net, start_node: StartNode, fresh: Fresh, group: str
+) -> None:
+    far = start_node(announce=1)
+    said = len(far.said())
+    stream = f"group:{group}"
+    sender = await net.open(fresh("sender"))
+    users = [fresh("c") for _ in range(16)]
+    await join(sender, group)
+    for user in users:
+        member = await net.open(user)
+        await join(member, group)
+        await member.leave()
+    end = time.monotonic() + 6
+
+    async def talk() -> None:
+        while time.monotonic() < end + 1:
+            three = [json.dumps({"type": "send", "to": stream, "body": "x"})] * 3
+            await sender.websocket.send("\n".join(three))
+            await asyncio.sleep(0.004)
+
+    async def come_and_go(user: str) -> int:
+        times = 0
+        while time.monotonic() < end:
+            phone = await Phone.dial(far.url, user)
+            await phone.say(type="hello")
+            await phone.wait("live", 5)
+            await phone.until(lambda seen=phone: seen.messages(stream), "messages")
+            await phone.acknowledge({stream: phone.last_ids()[stream]})
+            phone.cut()
+            await phone.ends()
+            times += 1
+        return times
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            talking = tasks.create_task(talk())
+            coming = [tasks.create_task(come_and_go(user)) for user in users]
+        assert talking.done()
+        assert min(task.result() for task in coming) > 1
+    finally:
+        await Phone.hang_up_all()
+    for problem in ("store_doubted", "shorter than it was"):
+        assert problem not in far.said()[said:]
+
+
+def test_serve_on_a_store_that_was_not_migrated(bare_database: Server) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WAYPOST_")}
+    environ |= {"WAYPOST_REDIS_URL": bare_database.url, "WAYPOST_DEV": "1", "WAYPOST_PORT": str(free_port())}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "serve"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("waypost: ")
+    assert line.count("`waypost migrate up`") == 1
+    assert done.stdout == ""
+
+
+# -- what clients say --------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+async def test_a_body_may_nest_so_deep_and_no_deeper(net: Net, alice: str, bob: str) -> None:
+    sender, receiver = await net.open(alice), await net.open(bob)
+    limit = sender.welcome()["limits"]["body_depth"]
+    assert limit == 128
+    refused = [nested(limit + 1), nested(500), '{"a":' * (limit + 1) + "0" + "}" * (limit + 1)]
+    for n, body in enumerate(refused):
+        await sender.websocket.send('{"type":"send","ref":%d,"to":"user:%s","body":%s}' % (n, bob, body))
+        error = await sender.wait("error", ref=n)
+        assert (error["code"], error["retry"]) == ("bad_request", False)
+    fine = [nested(limit), f"[{nested(3)},{nested(limit - 1)}]", json.dumps("[" * 500), json.dumps('"[' * 500)]
+    for body in fine:
+        assert (await sender.send(f"user:{bob}", json.loads(body)))["type"] == "sent"
+        await receiver.wait("message", body=json.loads(body))
+    assert receiver.bodies() == [json.loads(body) for body in fine]
+
+
+async def test_a_chat_that_only_sends_has_its_own_inbox_acknowledged(net: Net, alice: str, bob: str) -> None:
+    chat, receiver = await net.chat("user", alice), await net.open(bob)
+
+    async def inbox() -> Frame:
+        """As the store has it for the device."""
+        phone = await net.open(alice, "chat")
+        await phone.leave()
+        found: Frame = phone.welcome()["streams"][f"user:{alice}"]
+        return found
+
+    assert n_of((await inbox())["offset"]) == 0
+    for n in range(3):
+        chat.say(json.dumps({"Id": bob, "Msg": f"hi {n}"}))
+        await receiver.wait("message", body=f"hi {n}")
+    deadline = time.monotonic() + 8
+    while n_of((found := await inbox())["offset"]) < 3:
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.2)
+    assert (found["offset"], found["missed"]) == (found["head"], 0)
+    assert chat.texts == []
