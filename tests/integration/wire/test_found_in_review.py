@@ -14,7 +14,7 @@ from migrations import __main__ as migrations
 from tests.integration.store.kit import EPOCH_KEYS, Server
 from tests.integration.wire.conftest import StartNode, assert_calm
 from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, eventually, join, leave, n_of
-from tests.service import Frame, NodeProcess, Phone, free_port
+from tests.service import Frame, NodeProcess, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -55,15 +55,20 @@ async def until_live(bare: BareSocket) -> None:
         pass
 
 
-async def lose_mailbox(node: NodeProcess, database: Server) -> str:
-    """What comes for the node until it notices is told by pages alone. Returns the mailbox that is gone."""
-    mailbox = mailbox_of(node, database)
-    assert database.admin.delete(mailbox) == 1
-    return mailbox
+async def mailbox_of(node: NodeProcess, database: Server) -> str:
+    """The mailbox of a node; the node tells it with its next beat only."""
+
+    def told() -> str:
+        raw: bytes | None = database.admin.hget(f"wp:node:{node.name}", "mailbox")
+        return "" if raw is None else raw.decode()
+
+    await eventually(lambda: told() and database.admin.exists(told()), "it has a mailbox")
+    return told()
 
 
-def mailbox_of(node: NodeProcess, database: Server) -> str:
-    return str(database.admin.hget(f"wp:node:{node.name}", "mailbox").decode())
+async def lose_mailbox(node: NodeProcess, database: Server) -> None:
+    """Until the node has noticed and made another mailbox, what is stored comes to it by pages alone."""
+    assert database.admin.delete(await mailbox_of(node, database)) == 1
 
 
 # -- many frames at once, and garbage behind them ----------------------------------------------------------------------
@@ -97,6 +102,8 @@ async def test_garbage_along_with_hello(net: Net, alice: str, bob: str) -> None:
         bare._writer.write(in_one_segment('{"type":"hello","device":"d"}', *acks, "garbage"))
         frames, code = await until_closed(bare)
         assert (code, frames[-1]["code"]) == (BAD_FRAME, "bad_frame")
+        bare.write(CLOSE, BAD_FRAME.to_bytes(2))
+        assert await bare.is_cut()  # from now on nothing can be written to it
     other = await net.open(bob, "other")
     for n in range(3):
         assert (await phone.send("all", n))["type"] == "sent"
@@ -108,22 +115,25 @@ async def test_garbage_along_with_hello(net: Net, alice: str, bob: str) -> None:
 
 
 async def test_a_joining_told_by_a_page_is_followed(
-    net: Net, start_node: StartNode, database: Server, alice: str, bob: str, group: str
+    net: Net, start_node: StartNode, database: Server, fresh: Fresh
 ) -> None:
+    alice, bob, group = fresh("alice"), fresh("bob"), fresh("g")
     far = start_node(announce=1)
     phone, laptop, other = await net.open(bob, "phone"), await net.at(far).open(bob, "laptop"), await net.open(alice)
     await join(other, group)
-    lost = await lose_mailbox(far, database)
+    said = len(far.said())
+    await lose_mailbox(far, database)
     assert (await join(phone, group))["type"] == "joined"
-    await laptop.wait("joined", stream=f"user:{bob}", group=f"group:{group}")
-    assert mailbox_of(far, database) != lost or not database.admin.exists(lost)
+    await laptop.wait("joined", 5, stream=f"user:{bob}", group=group)
+    assert "mailbox_doubted" in far.said()[said:], "it came by the mailbox"
     assert (await other.send(f"group:{group}", "welcome"))["type"] == "sent"
-    await laptop.wait("message", stream=f"group:{group}", body="welcome")
+    await laptop.wait("message", 5, stream=f"group:{group}", body="welcome")
 
 
 async def test_a_leaving_told_by_a_page_ends_the_pushes(
-    net: Net, start_node: StartNode, database: Server, alice: str, bob: str, group: str, fresh: Fresh
+    net: Net, start_node: StartNode, database: Server, fresh: Fresh
 ) -> None:
+    alice, bob, group = fresh("alice"), fresh("bob"), fresh("g")
     far = start_node(announce=1)
     there = net.at(far)
     other, third, phone = await there.open(alice), await there.open(fresh("carol")), await there.open(bob, "phone")
@@ -134,9 +144,11 @@ async def test_a_leaving_told_by_a_page_ends_the_pushes(
     await other.send(f"group:{group}", "before")
     await laptop.wait("message", stream=f"group:{group}", body="before")
 
+    said = len(near.said())
     await lose_mailbox(near, database)
     assert (await leave(phone, group))["type"] == "left"
-    await laptop.wait("left", stream=f"user:{bob}", group=f"group:{group}")
+    await laptop.wait("left", 5, stream=f"user:{bob}", group=group)
+    assert "mailbox_doubted" in near.said()[said:], "it came by the mailbox"
     assert not [f for f in laptop.frames if f["type"] == "left" and f["stream"] == f"group:{group}"], "it is announced"
 
     async def is_told(body: str) -> bool:
@@ -158,31 +170,31 @@ async def test_a_leaving_told_by_a_page_ends_the_pushes(
 async def test_a_node_goes_on_under_the_epoch_that_migrate_made(bare_database: Server) -> None:
     await migrations.up(bare_database.url)
     node = NodeProcess(bare_database.url, "epochs")
+    net = Net(node, bare_database)
     try:
         node.start()
         for turn in range(4):
-            carol = await Phone.open(node.url, "carol")
-            epoch = carol.welcome()["epoch"]
-            mailbox = mailbox_of(node, bare_database)
+            carol = await net.open("carol")
+            mailbox = await mailbox_of(node, bare_database)
             lost = next(key for key in EPOCH_KEYS[turn:] if key.partition(":e")[0] not in mailbox)
-            bare_database.admin.delete(lost)
+            assert bare_database.admin.delete(lost) == 1
             for n in range(40):  # some of them go to that partition
                 await carol.say(type="send", to=f"user:x{n}", body=n)
             await eventually(lambda: not node.is_ready(), "the loss is noticed")
             await asyncio.sleep(0.37 * turn)
             await migrations.up(bare_database.url)
             await eventually(node.is_ready, "it is ready")
-            await carol.ends()
+            await carol.ends(5)
 
-            carol, dave = await Phone.open(node.url, "carol"), await Phone.open(node.url, "dave")
-            assert carol.welcome()["epoch"] != epoch
+            again, dave = await net.open("carol"), await net.open("dave")
+            assert again.welcome()["epoch"] != carol.welcome()["epoch"]
             assert (await dave.send("user:carol", f"hi {turn}"))["type"] == "sent"
-            await carol.wait("message", body=f"hi {turn}")
-            await carol.leave()
+            await again.wait("message", 5, body=f"hi {turn}")
+            await again.leave()
             await dave.leave()
         assert_calm(node.said())
     finally:
-        await Phone.hang_up_all()
+        await net.hang_up()
         node.remove()
 
 
@@ -210,24 +222,20 @@ async def test_whoever_comes_back_to_a_busy_group_catches_up(
     async def come_and_go(user: str) -> int:
         times = 0
         while time.monotonic() < end:
-            phone = await Phone.dial(far.url, user)
+            phone = await net.at(far).dial(user)
             await phone.say(type="hello")
             await phone.wait("live", 5)
-            await phone.until(lambda seen=phone: seen.messages(stream), "messages")
+            await phone.wait("message", 5, stream=stream)
             await phone.acknowledge({stream: phone.last_ids()[stream]})
             phone.cut()
             await phone.ends()
             times += 1
         return times
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            talking = tasks.create_task(talk())
-            coming = [tasks.create_task(come_and_go(user)) for user in users]
-        assert talking.done()
-        assert min(task.result() for task in coming) > 1
-    finally:
-        await Phone.hang_up_all()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(talk())
+        coming = [tasks.create_task(come_and_go(user)) for user in users]
+    assert min(task.result() for task in coming) > 1
     for problem in ("store_doubted", "shorter than it was"):
         assert problem not in far.said()[said:]
 
