@@ -17,7 +17,6 @@ class Principal(msgspec.Struct, frozen=True):
 
     user: str
     can_broadcast: bool = False
-    is_admin: bool = False
 
 
 def sign_in(query: Mapping[str, str], authorization: str | None, settings: Settings) -> Principal:
