@@ -142,7 +142,7 @@ class ChatConversation(Conversation):
     # -- the socket, as the connection sees it: texts are followed by a ping -----------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Writes texts, and asks for a pong that acknowledges them; in a while for what has no text (the own messages)."""
+        """Writes texts, and asks for a pong that acknowledges them; for what has no text (own messages), in a while."""
         if data:
             self.protocol.write(data)
         if self._passed is not None:
