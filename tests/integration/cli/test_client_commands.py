@@ -86,7 +86,8 @@ async def test_it_prints_acknowledges_and_leaves_cleanly(number: signal.Signals)
         listen.send_signal(number)
         code, out, errors = await done(listen)
         assert (code, out) == (0, [])
-        assert errors == ["waypost: connected to node as ann, device d", "waypost: up to date"]
+        said = ["waypost: connected to node as ann, device d", "waypost: up to date"]
+        assert errors in (said, said[:1])  # the signal may come before `live`
         last = fake.heard[-1]
         assert (last["type"], last["offsets"]) == ("ack", {"all": "2-3"})
         assert last["ref"] is not None
