@@ -104,7 +104,8 @@ async def test_what_was_answered_is_there_after_a_kill_during_a_stream_of_sends(
     assert laptop.gaps() == []
     for sender in senders:
         got = [m["body"] for m in laptop.messages("user:bob") if m["from"] == sender.user]
-        assert got == sorted(sender.stored)  # each once, in the order it was sent, and nothing that was not sent
+        began = laptop.welcome()["streams"]["user:bob"], laptop.messages("user:bob")[:1]
+        assert got == sorted(sender.stored), began  # each once, in order, and nothing that was not sent
         assert len(got) > 90
     assert {m["body"] for m in bob.messages()} <= {n for s in senders for n in s.stored}
 
