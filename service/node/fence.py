@@ -85,7 +85,7 @@ class Fence:
             self._was_rolled_back = False
             return True
         except Reset as problem:
-            self.reason = f"the store was reset: {problem.detail}; run `waypost migrate up`"
+            self.reason = f"the store was reset: {problem.detail}"
         except StoreRefused as problem:
             self.reason = str(problem)
         except WaypostError as problem:

@@ -296,7 +296,13 @@ class Node:
         cursor = track.follow(connection, passed)
         connection.follow(cursor, stored)
         self.attachments.want(stream)
-        if head == passed and not connection.is_paused and track.page(cursor, passed, passed):
+        self._begin_at(cursor, head)
+
+    def _begin_at(self, cursor: Cursor[Connection], head: EntryId | None) -> None:
+        """A cursor that has everything up to the head needs no page to be live; any other reads on."""
+        connection, stream = cursor.link, cursor.stream
+        track = self.delivery.tracks[stream]
+        if cursor.passed == head and not connection.is_paused and track.page(cursor, head, head):
             connection.session.caught_up(stream)
             connection.flush()
         else:
@@ -309,15 +315,13 @@ class Node:
             self._drop(connection, stream)
             connection.flush()
 
-    def _drop(self, connection: Connection, stream: str) -> bool:
-        if connection.cursors.pop(stream, None) is None:
-            return False
+    def _drop(self, connection: Connection, stream: str) -> None:
+        connection.cursors.pop(stream, None)
         track = self.delivery.tracks.get(stream)
         if track is not None:
             track.unfollow(connection)
             if not track:
                 self.attachments.release(stream)
-        return True
 
     def attached(self, stream: str, head: EntryId) -> None:
         """The mailbox is on the stream's register since its head was `head`."""
@@ -326,12 +330,7 @@ class Node:
             return
         self.read_on(track.attached(head))
         for cursor in list(track.behind.values()):
-            connection = cursor.link
-            if cursor.passed == head and not connection.is_paused and track.page(cursor, head, head):
-                connection.session.caught_up(stream)
-                connection.flush()
-            else:
-                connection.read_on(stream)
+            self._begin_at(cursor, head)
 
     def read_on(self, fallen: list[Cursor[Connection]]) -> None:
         """These cursors have just fallen behind: their connections read pages."""
