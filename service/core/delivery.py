@@ -70,15 +70,17 @@ class Cursor(Generic[Link]):
     """One connection (`link`) on one stream.
 
     `passed` is the id up to which everything has passed this connection: pushed, answered as `sent`, paged, or
-    announced as a gap. For a live cursor ask the track (`Track.passed`), which moves for all of them at once.
+    announced as a gap. For a live cursor ask the track (`Track.passed`), which moves for all of them at once. One that
+    `must_read` is made live by a page alone, which says whose the entries are; not by having everything up to a head.
     """
 
-    __slots__ = ("link", "passed", "place", "stream")
+    __slots__ = ("link", "must_read", "passed", "place", "stream")
 
-    def __init__(self, link: Link, stream: str, passed: EntryId) -> None:
+    def __init__(self, link: Link, stream: str, passed: EntryId, *, must_read: bool = False) -> None:
         self.link = link
         self.stream = stream
         self.passed = passed
+        self.must_read = must_read
         self.place = Place.BEHIND
 
 
@@ -118,11 +120,11 @@ class Track(Generic[Link]):
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
-    def follow(self, link: Link, passed: EntryId) -> Cursor[Link]:
+    def follow(self, link: Link, passed: EntryId, *, must_read: bool = False) -> Cursor[Link]:
         """A connection that has everything up to `passed` begins to follow, behind. A `page` may make it live at
         once.
         """
-        cursor = Cursor(link, self.stream, passed)
+        cursor = Cursor(link, self.stream, passed, must_read=must_read)
         self.behind[link] = cursor
         return cursor
 
@@ -196,6 +198,7 @@ class Track(Generic[Link]):
         Returns whether the cursor has caught up (live, or ahead); if not, read on from `cursor.passed`.
         """
         cursor.passed = upto
+        cursor.must_read = False
         position = self.position
         if upto < head or position is None or head < position:
             self._move(cursor, Event.PAGE_BELOW)

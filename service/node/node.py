@@ -302,7 +302,8 @@ class Node:
         """A cursor that has everything up to the head needs no page to be live; any other reads on."""
         connection, stream = cursor.link, cursor.stream
         track = self.delivery.tracks[stream]
-        if cursor.passed == head and not connection.is_paused and track.page(cursor, head, head):
+        has_all = cursor.passed == head and not cursor.must_read
+        if has_all and not connection.is_paused and track.page(cursor, cursor.passed, cursor.passed):
             connection.session.caught_up(stream)
             connection.flush()
         else:
@@ -352,7 +353,7 @@ class Node:
                 self._fall_behind(connection, stream)
 
     def _read_to_the_end(self, connection: Connection, stream: str) -> None:
-        """The membership has ended: pages bring what was sent before, and end with it.
+        """The membership has ended, or may have: pages bring what was sent before, and end with it, or go on.
 
         The cursor is a new one, so that a page from before the end, which is still on its way, cannot make it live.
         """
@@ -362,7 +363,7 @@ class Node:
             return
         passed = track.passed(cursor)
         track.unfollow(connection)
-        connection.cursors[stream] = track.follow(connection, passed)
+        connection.cursors[stream] = track.follow(connection, passed, must_read=True)
         connection.session.fell_behind(stream)
         connection.flush()
         connection.read_on(stream)
@@ -424,15 +425,21 @@ class Node:
                 if is_news:
                     self.unfollow(connection, stream)
                 else:  # from a mailbox that was attached late: the user may have come back since
-                    self._ask_group(connection, stream)
+                    self._read_to_the_end(connection, stream)
 
     def hint(self, connection: Connection, entry: Entry) -> None:
-        """An inbox says that its user joined or left a group, perhaps long ago: ask the group if that is news."""
-        if (entry.type == "joined") != (entry.to in connection.cursors) and connection.wants(entry.to):
+        """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
+
+        After a `left` nothing more is pushed until it has: what comes next may be no longer the user's, and in a
+        group too large to announce it there is no other sign.
+        """
+        if entry.type == "left":
+            self._read_to_the_end(connection, entry.to)
+        elif entry.to not in connection.cursors and connection.wants(entry.to):
             self._ask_group(connection, entry.to)
 
     def _ask_group(self, connection: Connection, stream: str) -> None:
-        """Follow a group, or stop, as the group says. One question at a time: a hint meanwhile asks once more."""
+        """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
         question = (connection.number, stream)
         if question in self._questions:
             self._questions[question] = True
@@ -453,9 +460,7 @@ class Node:
                     self._questions[question] = True
                     continue
                 start = start_of_membership((page.stretches or {}).get(connection.user, ()))
-                if start is None:
-                    self._read_to_the_end(connection, stream)
-                else:
+                if start is not None:
                     self._begin_membership(connection, stream, start)
         finally:
             del self._questions[question]

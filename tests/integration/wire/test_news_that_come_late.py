@@ -68,10 +68,11 @@ class PlainCodec(WireCodec):
 
 class SlowStore(Store):
     """While `may_answer` is clear, holds back the answers to questions about memberships, and that to a `join` until
-    two have asked.
+    two have asked. While `may_page` is clear, holds back the pages of groups.
     """
 
     may_answer: asyncio.Event
+    may_page: asyncio.Event
     asked = 0
 
     async def join(self, *args: Any, **options: Any) -> Membership:  # noqa: ANN401
@@ -84,13 +85,22 @@ class SlowStore(Store):
         if bounds["max_entries"] == 1:
             self.asked += 1
             await asyncio.wait_for(self.may_answer.wait(), PATIENCE_S)
+        elif stream.startswith("group:"):
+            await asyncio.wait_for(self.may_page.wait(), PATIENCE_S)
         return page
 
 
 @pytest.fixture
-async def store(database: Server) -> AsyncIterator[SlowStore]:
-    store = await SlowStore.connect(database.url, options=StoreOptions())
-    store.may_answer = asyncio.Event()
+def options() -> StoreOptions:
+    return StoreOptions()
+
+
+@pytest.fixture
+async def store(database: Server, options: StoreOptions) -> AsyncIterator[SlowStore]:
+    store = await SlowStore.connect(database.url, options=options)
+    store.may_answer, store.may_page = asyncio.Event(), asyncio.Event()
+    store.may_answer.set()
+    store.may_page.set()
     await store.check_server()
     yield store
     await store.close()
@@ -113,7 +123,6 @@ async def test_news_of_a_joining_that_are_older_than_the_leaving_are_not_followe
     for line, device in ((member, "member"), (phone, "phone"), (laptop, "laptop")):
         line.say(type="hello", device=device)
         await line.until(type="live")
-    store.may_answer.set()
     member.say(type="join", ref=1, group=group)
     await member.until(ref=1)
     store.may_answer.clear()
@@ -133,3 +142,40 @@ async def test_news_of_a_joining_that_are_older_than_the_leaving_are_not_followe
     await eventually(lambda: f"group:{group}" not in laptop.connection.cursors, "it is no longer followed")
     assert [frame for frame in phone.frames[heard:] if frame.get("stream") == f"group:{group}"] == []
     assert [frame["type"] for frame in laptop.frames if frame.get("stream") == f"group:{group}"] == ["left"]
+
+
+class TestInAGroupTooLargeToAnnounce:
+    """No `left` stands in the group's stream: only the own inbox tells that the membership has ended."""
+
+    @pytest.fixture
+    def options(self) -> StoreOptions:
+        return StoreOptions(announce=0)
+
+    async def test_nothing_is_pushed_to_who_left_while_the_group_is_still_being_asked(
+        self, node: Node, store: SlowStore, alice: str, bob: str, group: str
+    ) -> None:
+        member, phone, laptop = Line(node, bob), Line(node, alice), Line(node, alice)
+        for line, device in ((member, "member"), (phone, "phone"), (laptop, "laptop")):
+            line.say(type="hello", device=device)
+            await line.until(type="live")
+        for line in (member, phone):
+            line.say(type="join", ref="j", group=group)
+            await line.until(ref="j")
+        member.say(type="send", to=f"group:{group}", body="before")
+        for line in (phone, laptop):
+            await line.until(type="message", body="before")
+        await eventually(lambda: laptop.connection.is_live(f"group:{group}"), "the laptop is live")
+
+        store.may_page.clear()
+        store.may_answer.clear()
+        phone.say(type="leave", ref="l", group=group)
+        await phone.until(ref="l", type="left")
+        member.say(type="send", to=f"group:{group}", body="after")
+        member.say(type="send", to=f"user:{alice}", body="mark")
+        for line in (phone, laptop):
+            await line.until(type="message", body="mark")
+        store.may_page.set()
+        store.may_answer.set()
+        for line in (phone, laptop):
+            await eventually(lambda one=line: f"group:{group}" not in one.connection.cursors, "it is followed no more")  # type: ignore[misc]
+            assert [frame["body"] for frame in line.frames if frame["type"] == "message"] == ["before", "mark"]
