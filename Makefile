@@ -1,7 +1,7 @@
 # Works on a machine that has nothing but Python >= 3.11 and make; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check unit e2e fmt
+.PHONY: help install run test check unit e2e soak fmt
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -35,6 +35,14 @@ unit: $(VENV)/.dev  ## the tests that need no server
 
 e2e: $(VENV)/.dev  ## real processes, named after the promises
 	@$(PY) -m pytest $(if $(T),$(T),tests/e2e)
+
+# The same seed injects the same faults in the same order; what they hit is chance.
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+PRODUCT ?= valkey
+
+soak: $(VENV)/.dev  ## faults for MINUTES=10 from SEED=1 on PRODUCT=valkey|redis, and a verdict
+	@$(PY) -m tests.soak --seed $(SEED) --minutes $(MINUTES) --product $(PRODUCT)
 
 fmt: $(VENV)/.dev  ## format and mend what can be mended
 	@$(PY) -m ruff format $(if $(T),$(T),$(CODE))

@@ -51,6 +51,7 @@ class Server:
         self.socket = self.folder / "s.sock"
         self.url = f"unix://{self.socket}"
         self.options = options
+        self.environ: dict[str, str] | None = None  # of the process, when not ours
         self.process: subprocess.Popen[bytes] | None = None
         self.admin: Admin = redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=Retry(NoBackoff(), 0))
 
@@ -59,7 +60,10 @@ class Server:
         assert program is not None
         own = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self.process = subprocess.Popen(
-            [program, str(_CONFIG), *own, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, str(_CONFIG), *own, *self.options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environ,
         )
         wait_until(self.answers, "the server answers")
 
