@@ -259,21 +259,23 @@ class _Checker:
             self.note_membership(record.user, stream, entry, is_join=record.type == "joined")
         if record.type != "message" or not record.value:
             return
-        self.places[stream, record.value].add(entry)
-        said = self.said.setdefault((stream, entry), record.value)
-        if said != record.value:
-            device.wrong("unlike", f"{stream} {entry} is {record.value!r} here and {said!r} elsewhere")
+        self._stands(device, stream, entry, record.value)
+
+    def _stands(self, device: _Device, stream: str, entry: EntryId, value: str) -> None:
+        """A value stands at an id, says a device: the same value for everybody."""
+        self.places[stream, value].add(entry)
+        said = self.said.setdefault((stream, entry), value)
+        if said != value:
+            device.wrong("unlike", f"{stream} {entry} is {value!r} here and {said!r} elsewhere")
 
     def stored(self, device: _Device, record: Stored, entry: EntryId) -> None:
         """A send was answered."""
         if record.at > self.kept.settled.get(device.epoch, 0.0):
             self.unsettled.add(record.value)
-        earlier = self.acknowledged.setdefault((device.epoch, record.stream, entry), record.value)
-        if earlier != record.value:
-            device.wrong("unlike", f"{record.stream} {entry} was answered for {earlier!r} and for {record.value!r}")
+        self.acknowledged.setdefault((device.epoch, record.stream, entry), record.value)
         if record.to.startswith("user:"):
             self.direct[record.value] = (device.epoch, record.to)
-        self.places[record.stream, record.value].add(entry)
+        self._stands(device, record.stream, entry, record.value)
 
     def gap(self, device: _Device, record: Gap) -> None:
         """A gap was announced: is there a reason for it?"""
