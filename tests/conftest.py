@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from tests.integration.store.kit import environ_with_clock
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
@@ -16,4 +18,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if shutil.which("redis-server") is None:
         terminalreporter.write_line(
             "left out: the tests on Redis, for want of redis-server on the PATH (Debian: apt-get install redis-server)"
+        )
+    if environ_with_clock(-1) is None:
+        terminalreporter.write_line(
+            "left out: the tests with a clock set back, for want of libfaketime (Debian: apt-get install libfaketime)"
         )

@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "mailbox": 1,
     "open": 1,
     "page": 1,
-    "publish": 1,
+    "publish": 2,
     "reconcile": 1,
     "redact": 1,
     "trim": 1,

@@ -99,7 +99,8 @@ KEYS: tuple[KeyKind, ...] = (
         "ttl",
         "publish",
         "expiry, 2 key windows + 60 s after the last write",
-        "digest of (to, sender, key) -> entry id, body digest, sender's copy; bucket = Redis seconds / key window",
+        "digest of (to, sender, key) -> entry id, body digest, sender's copy; bucket = seconds of the stream's time "
+        "(never below its head's) / key window",
     ),
     KeyKind(
         "wp:{p}:m:<node>.<random>",

@@ -38,7 +38,7 @@ def soak(seed: str, minutes: float, product: str, folder: Path, *, only: list[st
     """Injects faults for so many minutes, then checks."""
     run = Run(seed, product)
     chance = random.Random(seed)
-    kinds = only or faults.available()
+    kinds = only or faults.available(product)
     began = time.monotonic()
     facts: dict[str, StreamFacts] = {}
     with Stage(seed, folder, product) as stage:

@@ -152,11 +152,10 @@ class _Device:
         is_own_again = (stream, entry) in self._own
         self._own.discard((stream, entry))
         if last is not None and not (is_own_again and entry <= last):
-            is_beginning = record.type == "joined" and record.user == self.user and _is_open_group(stream)
             if entry.n <= last.n or entry.ms < last.ms:
                 self.wrong("twice or out of order", f"{stream} {entry} came after {last} on one connection")
-            elif entry.n != last.n + 1 and not is_beginning:
-                self.wrong("hole", f"{stream} {entry} came after {last}")
+            elif entry.n != last.n + 1:
+                self.checker.jumps.append((self, stream, last, entry))
         if last is None:
             self.first.setdefault((self.epoch, stream), EntryId(entry.ms, entry.n - 1))
         self._cover(stream, entry)
@@ -229,6 +228,7 @@ class _Checker:
         self.said: dict[tuple[str, EntryId], str] = {}  # what stands at an id: the same for everybody
         self.places: dict[tuple[str, str], set[EntryId]] = defaultdict(set)  # (stream, value) → ids
         self.memberships: dict[tuple[str, str], dict[EntryId, bool]] = defaultdict(dict)
+        self.jumps: list[tuple[_Device, str, EntryId, EntryId]] = []  # from one id to another that is not the next
 
     def wrong(self, kind: str, what: str) -> None:
         self.violations[kind].append(what)
@@ -291,6 +291,7 @@ class _Checker:
         """What all the histories say together."""
         self.counts["acknowledged"] = len(set(self.acknowledged.values()))
         self.counts["attempted"] = len(self.attempts)
+        self._check_jumps()
         for device in self.devices:
             self._check_complete(device)
             self._check_entitled(device)
@@ -317,6 +318,13 @@ class _Checker:
         if start is not None:
             spans.append(Span(start, EntryId(2**53, 2**53)))
         return spans
+
+    def _check_jumps(self) -> None:
+        """Numbers go on without a hole, but for a new membership: they count anew from its beginning."""
+        for device, stream, last, entry in self.jumps:
+            beginnings = [point for point, is_join in self.memberships[device.user, stream].items() if is_join]
+            if not any(last < point <= entry and entry.n - point.n <= 1 for point in beginnings):
+                device.wrong("hole", f"{stream} {entry} came after {last}")
 
     def _check_complete(self, device: _Device) -> None:
         """Everything that was acknowledged came, or was announced as gone."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -260,11 +259,3 @@ def _name(key: str) -> str:
 def _lost(ledger: list[bytes]) -> list[Span]:
     lines = [json.loads(raw) for raw in ledger]
     return [Span(parse_id(line["after"]), parse_id(line["to"])) for line in lines if line["kind"] == "lost"]
-
-
-def environ_with_clock(shift_s: int) -> dict[str, str] | None:
-    """The environment of a process whose clock is `shift_s` off; None where libfaketime is not on this machine."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        return None
-    return {**os.environ, "LD_PRELOAD": str(found[0]), "FAKETIME": f"{shift_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}

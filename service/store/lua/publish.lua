@@ -1,4 +1,4 @@
--- publish_v1: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
+-- publish_v2: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, mailbox (the caller's own, '' if none), mailbox_cap (entries), key_window (s),
@@ -21,7 +21,6 @@ local function publish(_, args)
   if refusal then return refusal end
 
   local now = now_ms()
-  local bucket = math.floor(now / 1000 / arg.key_window)
   local key_ttl = 2 * arg.key_window + 60
   local states, members, known, expiring = {}, {}, {}, {}
 
@@ -41,15 +40,18 @@ local function publish(_, args)
         message.refusal = redis.call('EXISTS', group_key) == 1 and 'not_member' or 'no_group'
       end
     end
+    -- The time of the stream, which never goes back: after a step of the server's clock a repeat is still known.
+    local head_ms = split(states[message.to].head)
+    message.bucket = math.floor(math.max(now, head_ms) / 1000 / arg.key_window)
     if message.key ~= '' and not known[message.key] then
-      known[message.key] = redis.call('HGET', bucket_key(message, bucket), message.key)
-        or redis.call('HGET', bucket_key(message, bucket - 1), message.key) or nil
+      known[message.key] = redis.call('HGET', bucket_key(message, message.bucket), message.key)
+        or redis.call('HGET', bucket_key(message, message.bucket - 1), message.key) or nil
     end
   end
 
   local function remember(message, id, copy_id)
     if message.key == '' then return end
-    local name = bucket_key(message, bucket)
+    local name = bucket_key(message, message.bucket)
     known[message.key] = id .. ' ' .. message.digest .. ' ' .. copy_id
     redis.call('HSET', name, message.key, known[message.key])
     if not expiring[name] then redis.call('EXPIRE', name, key_ttl) end
@@ -105,4 +107,4 @@ local function publish(_, args)
   return {'ok', results}
 end
 
-redis.register_function{function_name = 'publish_v1', callback = publish, flags = {}}
+redis.register_function{function_name = 'publish_v2', callback = publish, flags = {}}

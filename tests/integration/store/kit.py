@@ -1,6 +1,7 @@
 """What the store's tests share: servers of both kinds, a store to work on, and messages."""
 
 import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,14 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) 
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.005)
+
+
+def environ_with_clock(shift_s: int) -> dict[str, str] | None:
+    """The environment of a process whose clock is `shift_s` off; None where libfaketime is not on this machine."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        return None
+    return {**os.environ, "LD_PRELOAD": str(found[0]), "FAKETIME": f"{shift_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
 class Server:

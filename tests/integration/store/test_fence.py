@@ -7,6 +7,7 @@ import pytest
 from service.core.names import ZERO, EntryId
 from service.errors import Fenced, Reset
 from service.store import Commit, FenceState, Registration, Store, StoreOptions, TrimCause
+from service.store.functions import library
 from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, Admin, direct, key_of, listen, send, to_all
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +108,7 @@ async def test_a_fence_without_a_run_is_closed(store: Store, admin: Admin) -> No
 
 
 async def test_a_missing_function_is_a_reset(store: Store, admin: Admin) -> None:
-    admin.function_delete("publish_v1")
+    admin.function_delete(library("publish"))
     try:
         with pytest.raises(Reset, match="migrate up"):
             await send(store, to_all("alice"))

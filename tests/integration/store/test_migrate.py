@@ -113,7 +113,7 @@ async def test_status_tells_without_changing(server: Server, admin: Admin) -> No
     admin.function_flush()
     lines = await migrations.status(server.url)
     assert lines[:2] == ["schema: none (run `waypost migrate up`)", "epoch: none"]
-    assert "function publish_v1: missing" in lines
+    assert f"function {library('publish')}: missing" in lines
     assert "partition 0 {10}: reset" in lines
     assert list(admin.scan_iter()) == []
 
@@ -122,7 +122,7 @@ async def test_status_tells_without_changing(server: Server, admin: Admin) -> No
     lines = await migrations.status(server.url)
     assert lines[1:3] == ["schema: 1", "partitions: 16"]
     assert lines[0].startswith("store: ")
-    assert "function publish_v1: loaded" in lines
+    assert f"function {library('publish')}: loaded" in lines
     assert lines[-16:-13] == ["partition 0 {10}: open", "partition 1 {3}: fenced", "partition 2 {61}: open"]
 
 
