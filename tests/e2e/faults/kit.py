@@ -1,6 +1,8 @@
 """What tests of faults share: a client that insists, and looking for a node's mailbox."""
 
 import asyncio
+import os
+import sys
 
 from tests.integration.store.kit import Server
 from tests.service import Frame, Phone
@@ -18,3 +20,17 @@ async def insist(phone: Phone, to: str, body: object, key: str, seconds: float =
 def mailboxes(server: Server, node: str) -> set[str]:
     """The mailboxes of a node that a server has."""
     return {raw.decode() for raw in server.admin.scan_iter(f"wp:*:m:{node}.*", count=1000)}
+
+
+async def run_cli(server: Server, *args: str) -> tuple[int, str]:
+    """Runs `waypost …` on a server; the exit code, and what it said."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WAYPOST_")}
+    environ["WAYPOST_REDIS_URL"] = server.url
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", *args),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
