@@ -25,7 +25,7 @@ def mailboxes(server: Server, node: str) -> set[str]:
 async def run_cli(server: Server, *args: str) -> tuple[int, str]:
     """Runs `waypost …` on a server; the exit code, and what it said."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WAYPOST_")}
-    environ["WAYPOST_REDIS_URL"] = server.url
+    environ |= {"WAYPOST_REDIS_URL": server.url, "WAYPOST_DEV": "1"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", *args),
         env=environ,
