@@ -1,12 +1,13 @@
 """What the store's tests share: servers of both kinds, a store to work on, and messages."""
 
 import itertools
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,8 +46,9 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) 
 class Server:
     """One server process with a folder and a Unix socket of its own, as durable as it can be."""
 
-    def __init__(self, product: str, *options: str) -> None:
+    def __init__(self, product: str, *options: str, environ: Mapping[str, str] | None = None) -> None:
         self.product = product
+        self.environ = {**os.environ, **(environ or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="wp-"))
         self.socket = self.folder / "s.sock"
         self.url = f"unix://{self.socket}"
@@ -59,7 +61,10 @@ class Server:
         assert program is not None
         own = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self.process = subprocess.Popen(
-            [program, str(_CONFIG), *own, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program, str(_CONFIG), *own, *self.options],
+            env=self.environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         wait_until(self.answers, "the server answers")
 
