@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.integration.store.kit import environ_with_clock
+from tests.clock import library
 
 
 @pytest.fixture(scope="session")
@@ -14,12 +14,12 @@ def anyio_backend() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say once what this machine could not test, above pytest's last line."""
+    """Say what this machine could not test, a line each, above pytest's last one."""
     if shutil.which("redis-server") is None:
         terminalreporter.write_line(
             "left out: the tests on Redis, for want of redis-server on the PATH (Debian: apt-get install redis-server)"
         )
-    if environ_with_clock(-1) is None:
+    if library() is None:
         terminalreporter.write_line(
-            "left out: the tests with a clock set back, for want of libfaketime (Debian: apt-get install libfaketime)"
+            "left out: the tests that turn the store's clock, for want of libfaketime (Debian: apt-get install faketime)"
         )

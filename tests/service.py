@@ -181,16 +181,17 @@ class Phone:
                 self._news.notify_all()
 
     def _check(self, frame: Frame) -> None:
-        """Within a connection the ids of what is pushed only rise."""
+        """Within a connection the ids of what is pushed only rise, but for a gap of cause `epoch`: it begins anew."""
         self.frames.append(frame)
         if "ref" in frame:
             self._answers.setdefault(frame["ref"], frame)
-        if frame["type"] in ENTRY_TYPES and "ref" not in frame:
-            ms, n = frame["id"].split("-")
-            entry = (int(ms), int(n))
-            if entry <= self._highest.get(frame["stream"], (0, 0)):
+        elif frame["type"] in (*ENTRY_TYPES, "gap"):
+            ms, n = frame["to" if frame["type"] == "gap" else "id"].split("-")
+            upto = (int(ms), int(n))
+            is_new = frame["type"] == "gap" and frame["missed"] is None
+            if upto <= self._highest.get(frame["stream"], (0, 0)) and not is_new:
                 raise Misdelivered(f"{frame} came after {self._highest}")
-            self._highest[frame["stream"]] = entry
+            self._highest[frame["stream"]] = upto
 
     async def say(self, **frame: object) -> None:
         await self.websocket.send(json.dumps(frame))

@@ -341,7 +341,9 @@ class Session:
         self._frames.append(frames.Acked(ref))
 
     def not_committed(self, ref: Ref, problem: WaypostError) -> None:
-        """The offsets of an `ack` could not be stored yet (the node goes on trying)."""
+        """The offsets of an `ack` could not be stored yet (the node goes on trying). Storing them twice is harmless."""
+        if problem.code == "uncertain":
+            problem = WaypostError("uncertain", retry=True)
         self._frames.append(frames.error_frame(problem, ref))
 
     # -- in: what happens on the streams ------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Fence:
         self._tripped.set()
         self._was_rolled_back = False
         self._epoch = ""  # of the history that this node's positions belong to
+        self.server_run = ""  # of the server that was looked at last: no part of the node is to stay with another
         self.reason = "the store has not been reached yet"
 
     @property
@@ -75,6 +76,9 @@ class Fence:
             if self._epoch and state.epoch != self._epoch:
                 node.history_changed()
             self._epoch = state.epoch
+            if state.server_run != self.server_run:
+                await store.reconnect()
+                self.server_run = state.server_run
             if state.is_open and not self._was_rolled_back:
                 return True
             node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)

@@ -79,6 +79,7 @@ class Reader:
                 self._sound.clear()
                 self._node.spawn(self._drop(self.mailbox))
                 self.mailbox = ""
+                await mailboxes.close()  # it may lead to a server that is no longer the store's
         finally:
             await mailboxes.close()
 
@@ -129,7 +130,8 @@ class Reader:
         lease = await mailboxes.lease(mailbox, beat, last, self._ttl_ms)
         if lease is None:
             raise Doubt("its lease is gone")
-        if not lease.run or lease.run != lease.server_run or lease.epoch != self._store.epoch:
+        servers = {lease.run, lease.server_run, self._node.fence.server_run}
+        if len(servers) > 1 or lease.epoch != self._store.epoch:
             self._node.fence.trip("another server, or another history")
             raise Doubt("another server, or another history")
 

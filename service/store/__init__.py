@@ -83,6 +83,13 @@ class Store:
         """Close every pooled connection. Readers are closed on their own. May be called twice."""
         await self._context.link.close()
 
+    async def reconnect(self) -> None:
+        """Another server has answered: calls to come do not go over connections that may lead to the old one.
+
+        May be called while others are under way. Readers are closed on their own.
+        """
+        await self._context.link.reconnect()
+
     @property
     def epoch(self) -> str:
         """The epoch this process believes in, "" until it was read. `check_server` and `fence_state` refresh it."""

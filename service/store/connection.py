@@ -133,6 +133,7 @@ class Link:
             raise StoreRefused(f"not the URL of a store: {error}") from error
         self._options = options
         self._idle: list[Wire] = []
+        self._generation = 0
         self._free = asyncio.Semaphore(options.connections_max)
         self._is_closed = False
 
@@ -162,19 +163,24 @@ class Link:
                 await self._free.acquire()
         except TimeoutError as error:
             raise Unavailable("every connection to the store is busy") from error
-        wire = self._idle.pop() if self._idle else self.wire()
+        wire, generation = self._idle.pop() if self._idle else self.wire(), self._generation
         try:
             yield wire
         finally:
-            self._idle.append(wire)
             self._free.release()
-            await self._close_idle_if_closed()
+            if generation == self._generation:
+                self._idle.append(wire)
+            else:
+                await wire.close()
 
-    async def _close_idle_if_closed(self) -> None:
-        while self._is_closed and self._idle:
-            await self._idle.pop().close()
+    async def reconnect(self) -> None:
+        """Close idle connections now and busy ones when their call ends: another server may be at the address."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for wire in idle:
+            await wire.close()
 
     async def close(self) -> None:
-        """Close idle connections now and busy ones when their call ends."""
+        """The same, for good."""
         self._is_closed = True
-        await self._close_idle_if_closed()
+        await self.reconnect()

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from service.core.names import ALL, EntryId, parse_id
 from service.errors import WaypostError
 from service.store import Store, TrimCause
-from tests.integration.store.kit import Server, environ_with_clock, key_of, wait_until
+from tests.clock import Clock, library
+from tests.integration.store.kit import Server, key_of, wait_until
 from tests.service import free_port
 from tests.soak import cast
 from tests.soak.stage import SETTINGS, Stage
@@ -232,15 +233,20 @@ def migrated_twice_at_once(stage: Stage, _chance: random.Random) -> None:
 
 
 def clock_set_back(stage: Stage, chance: random.Random) -> None:
-    """The machine's clock is wrong when the database comes back, and right the next time."""
-    environ = environ_with_clock(-chance.randrange(60, 3000))
+    """The machine's clock is wrong when the database comes back, is put right under way, and stays right."""
+    clock = Clock()
+    clock.turn(-chance.randrange(60, 3000))
     stage.database.kill()
-    stage.database.environ = environ
+    stage.database.environ |= clock.environ
     stage.database.start()
     _last(chance, 1, 3)
+    clock.turn(0)
+    _last(chance, 0, 1)
     stage.database.kill()
-    stage.database.environ = None
+    for name in clock.environ:
+        del stage.database.environ[name]
     stage.database.start()
+    clock.remove()
 
 
 def trimmed(stage: Stage, chance: random.Random) -> None:
@@ -382,5 +388,5 @@ KINDS: dict[str, Kind] = {
 def available(product: str) -> list[str]:
     """The kinds that can be injected into this database on this machine."""
     # Debian's Redis does not start under libfaketime.
-    can_set_clock = product == "valkey" and environ_with_clock(-1) is not None
+    can_set_clock = product == "valkey" and library() is not None
     return [name for name in KINDS if name != "clock set back" or can_set_clock]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,24 +43,16 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) 
         time.sleep(0.005)
 
 
-def environ_with_clock(shift_s: int) -> dict[str, str] | None:
-    """The environment of a process whose clock is `shift_s` off; None where libfaketime is not on this machine."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        return None
-    return {**os.environ, "LD_PRELOAD": str(found[0]), "FAKETIME": f"{shift_s:+d}s", "DONT_FAKE_MONOTONIC": "1"}
-
-
 class Server:
     """One server process with a folder and a Unix socket of its own, as durable as it can be."""
 
-    def __init__(self, product: str, *options: str) -> None:
+    def __init__(self, product: str, *options: str, environ: Mapping[str, str] | None = None) -> None:
         self.product = product
+        self.environ = {**os.environ, **(environ or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="wp-"))
         self.socket = self.folder / "s.sock"
         self.url = f"unix://{self.socket}"
         self.options = options
-        self.environ: dict[str, str] | None = None  # of the process, when not ours
         self.process: subprocess.Popen[bytes] | None = None
         self.admin: Admin = redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=Retry(NoBackoff(), 0))
 
@@ -70,9 +62,9 @@ class Server:
         own = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self.process = subprocess.Popen(
             [program, str(_CONFIG), *own, *self.options],
+            env=self.environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=self.environ,
         )
         wait_until(self.answers, "the server answers")
 

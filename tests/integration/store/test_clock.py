@@ -10,11 +10,21 @@ import pytest
 
 from migrations import __main__ as migrations
 from service.store import Store, StoreOptions
-from tests.integration.store.kit import Server, direct, environ_with_clock, head_of, send, stored, to_all
+from tests.clock import Clock, library
+from tests.integration.store.kit import Server, direct, head_of, send, stored, to_all
 
 pytestmark = pytest.mark.anyio
 
 BACK_S = -3 * 3600  # more than the windows in which a key is looked for
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    if library() is None:
+        pytest.skip("libfaketime is not on this machine")
+    clock = Clock()
+    yield clock
+    clock.remove()
 
 
 @asynccontextmanager
@@ -35,10 +45,7 @@ def valkey() -> Iterator[Server]:
         server.remove()
 
 
-async def test_after_the_clock_was_set_back_ids_rise_and_a_repeated_key_is_known(valkey: Server) -> None:
-    environ = environ_with_clock(BACK_S)
-    if environ is None:
-        pytest.skip("libfaketime is not on this machine")
+async def test_after_the_clock_was_set_back_ids_rise_and_a_repeated_key_is_known(valkey: Server, clock: Clock) -> None:
     await migrations.up(valkey.url)
     keyed = [to_all("alice", key="k"), direct("alice", "bob", key="k")]
     async with connected(valkey) as store:
@@ -46,7 +53,8 @@ async def test_after_the_clock_was_set_back_ids_rise_and_a_repeated_key_is_known
         [before] = await send(store, to_all("alice"))
 
     valkey.kill()
-    valkey.environ = environ
+    valkey.environ |= clock.environ
+    clock.turn(BACK_S)
     valkey.start()
     async with connected(valkey) as store:
         assert await store.reconcile("n1", ["n1"], {})

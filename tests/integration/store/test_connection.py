@@ -143,6 +143,24 @@ async def test_a_call_at_closing_time_ends_and_its_connection_too(server: Server
     await until(lambda: not [c for c in admin.client_list() if c["name"] == "waypost"], "no connection is left")
 
 
+async def test_when_another_server_has_answered_no_connection_from_before_is_used_again(
+    server: Server, admin: Admin
+) -> None:
+    def ids() -> set[int]:
+        return {int(client["id"]) for client in admin.client_list() if client["name"] == "waypost"}
+
+    link = Link(server.url, StoreOptions())
+    busy = await blocking_call(link, admin, is_write=True)
+    await link.call("PING", is_write=False)
+    before = ids()
+    await link.reconnect()
+    assert await link.call("CLIENT", "ID", is_write=False) not in before
+    admin.rpush("held", "1")
+    assert await busy == [b"held", b"1"]
+    await until(lambda: not before & ids(), "the busy one has ended with its call")
+    await link.close()
+
+
 @pytest.mark.parametrize("url", ["http://localhost", "nonsense", ""])
 async def test_an_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(StoreRefused):

@@ -8,7 +8,7 @@ from service.core import frames
 from service.core.commands import Close, Commit, Open, Publish
 from service.core.names import EntryId
 from service.core.session import LIFE, Life
-from service.errors import ERRORS, Unavailable, WaypostError
+from service.errors import ERRORS, Unavailable, Uncertain, WaypostError
 from tests.unit.core.conversation import GROUP, INBOX, Client, ack, at, bare, begun, error, join, new, opened, send
 
 # -- hello -------------------------------------------------------------------------------------------------------------
@@ -300,7 +300,8 @@ def test_an_ack_with_ref_is_answered_once_it_is_stored() -> None:
 def test_an_ack_that_cannot_be_stored_yet_is_told() -> None:
     client = reader()
     client.session.not_committed(4, Unavailable())
-    assert bare(client.hears()) == [error("unavailable", 4)]
+    client.session.not_committed(5, Uncertain("no answer"))
+    assert bare(client.hears()) == [error("unavailable", 4), error("uncertain", 5, retry=True)]
 
 
 @pytest.mark.parametrize("offset", ["1009-9", "1005-5", "0-0"], ids=["all that passed", "what is stored", "nothing"])
