@@ -99,7 +99,6 @@ async def test_a_key_is_known_for_its_window_and_after_that_the_replay_tells_wha
     assert parse_id(late["id"]).n == parse_id(first["id"]).n + 1
 
 
-@pytest.mark.xfail(reason="the bucket of a key follows the server's clock, where the stream's own would do")
 async def test_a_key_is_known_though_the_clock_was_set_back(
     database: Server, clock: Clock, start_nodes: StartNodes
 ) -> None:
