@@ -21,5 +21,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
     if library() is None:
         terminalreporter.write_line(
-            "left out: the tests that turn the store's clock, for want of libfaketime (Debian: apt-get install faketime)"
+            "left out: the tests that turn a clock, for want of libfaketime (Debian: apt-get install faketime)"
         )
