@@ -17,7 +17,7 @@ from service.core.delivery import Cursor, Delivery, Step
 from service.core.entries import Arrival, Entry, Removal
 from service.core.names import ALL, ZERO, EntryId, group_stream, user_stream
 from service.core.paging import Gap, start_of_membership
-from service.core.session import Session
+from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
 from service.log import Log
 from service.node.attach import Attachments
@@ -427,7 +427,12 @@ class Node:
                     self._ask_group(connection, stream)
 
     def hint(self, connection: Connection, entry: Entry) -> None:
-        """An inbox says that its user joined or left a group, perhaps long ago: ask the group if that is news."""
+        """An inbox says that its user joined or left a group, perhaps long ago: ask the group if that is news.
+
+        Not for a connection without its `welcome`: what is stored before that is in it, the rest comes in pages.
+        """
+        if connection.session.life is not Life.OPEN:
+            return
         if (entry.type == "joined") != (entry.to in connection.cursors) and connection.wants(entry.to):
             self._ask_group(connection, entry.to)
 

@@ -163,6 +163,32 @@ async def test_leave_and_come_of_two_devices_with_the_calls_swapped_end_the_same
         assert device.gaps() == []
 
 
+@pytest.mark.parametrize("opened", ["before", "after"])
+async def test_news_of_a_joining_before_welcome_are_not_followed_before_welcome(
+    proxy: Proxy, start_nodes: StartNodes, opened: str
+) -> None:
+    """`opened`: whether the store opened the session of the phone before or after the user joined by the laptop."""
+    [node] = start_nodes("a")
+    alice, laptop = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob", "laptop")
+    await join(alice, "g")
+    opening = proxy.hold_answers("open_v1") if opened == "before" else proxy.hold_calls("open_v1")
+    phone = await Phone.dial(node.url, "bob")
+    await phone.say(type="hello", device="phone")
+    await hits(opening)
+    await join(laptop, "g")
+    await laptop.wait("joined", stream="user:bob")  # the node has heard of it
+    await alice.send_all("group:g", range(10))
+    await laptop.wait("message", body=9)
+    assert phone.frames == []
+    opening.release()
+    await phone.wait("live")
+    await alice.send_all("group:g", ["after"])
+    await phone.wait("message", body="after")
+    assert phone.frames[0]["type"] == "welcome"
+    assert phone.bodies("group:g") == [*range(10), "after"]
+    assert phone.gaps() == []
+
+
 @pytest.mark.parametrize("comes_back", [False, True], ids=["for good", "and comes back"])
 async def test_a_membership_that_ends_in_the_middle_of_a_replay_ends_the_replay_there(
     proxy: Proxy, start_nodes: StartNodes, *, comes_back: bool
