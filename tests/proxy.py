@@ -239,6 +239,8 @@ class Proxy:
         self._server.close()
         self._is_severed = True
         self._cut()
+        for rule in self._rules:
+            rule.released.set()
         await asyncio.gather(*self._tasks)
 
     def rule_for(self, call: bytes) -> Rule | None:

@@ -13,11 +13,11 @@ from service.auth import Principal, may
 from service.config import Settings
 from service.core import commands
 from service.core.commands import Command, Started
-from service.core.delivery import Cursor, Delivery, Step
+from service.core.delivery import Cursor, Delivery, Place, Step
 from service.core.entries import Arrival, Entry, Removal
 from service.core.names import ALL, ZERO, EntryId, group_stream, user_stream
 from service.core.paging import Gap, start_of_membership
-from service.core.session import Session
+from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
 from service.log import Log
 from service.node.attach import Attachments
@@ -368,6 +368,11 @@ class Node:
         connection.flush()
         connection.read_on(stream)
 
+    def _read_once_more(self, connection: Connection, stream: str) -> None:
+        """The user is a member, again perhaps: a page on its way that says otherwise is older than that."""
+        if connection.cursors[stream].place is Place.BEHIND:
+            self._read_to_the_end(connection, stream)
+
     def _fall_behind(self, connection: Connection, stream: str) -> None:
         track = self.delivery.tracks.get(stream)
         if track is not None:
@@ -431,11 +436,16 @@ class Node:
         """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
 
         After a `left` nothing more is pushed until it has: what comes next may be no longer the user's, and in a
-        group too large to announce it there is no other sign.
+        group too large to announce it there is no other sign. Not for a connection without its `welcome`: what is
+        stored before that is in it, and the rest comes in pages of the inbox.
         """
+        if connection.session.life is not Life.OPEN:
+            return
         if entry.type == "left":
             self._read_to_the_end(connection, entry.to)
-        elif entry.to not in connection.cursors and connection.wants(entry.to):
+        elif entry.to in connection.cursors:
+            self._read_once_more(connection, entry.to)
+        elif connection.wants(entry.to):
             self._ask_group(connection, entry.to)
 
     def _ask_group(self, connection: Connection, stream: str) -> None:
@@ -471,6 +481,9 @@ class Node:
         The answer and the mailbox come over different sockets: the end of that very membership may have come first.
         """
         is_over = start < connection.session.ended.get(stream, ZERO)
-        if stream in connection.cursors or is_over or connection.is_closed or not connection.wants(stream):
+        if is_over or connection.is_closed or not connection.wants(stream):
             return
-        self.follow(connection, stream, start, start)
+        if stream in connection.cursors:
+            self._read_once_more(connection, stream)
+        else:
+            self.follow(connection, stream, start, start)

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from service.core.entries import Arrival, Entry, Redaction, Removal, Stretch
+from service.core.frames import one_line
 from service.core.names import EntryId, parse_id
 from service.errors import WaypostError
 from service.store.records import Beat
@@ -55,9 +56,10 @@ def _entry(identity: EntryId, values: dict[bytes, bytes], *, by_reference: bool)
     kind = values.pop(b"t").decode()
     body = values.pop(b"b", None)
     if body is not None:
-        # A body goes into frames as it is, so one that is not JSON would break every frame it shares.
+        # A body goes into frames as it is: one that is not JSON, or has line breaks, would break every frame it shares.
         body.decode()
         msgspec.json.decode(body, type=msgspec.Raw)
+        body = one_line(body)
     elif kind == "message" and not by_reference:
         raise KeyError("b")
     target = values.pop(b"x", b"").decode()

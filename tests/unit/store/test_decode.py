@@ -55,6 +55,11 @@ def test_a_whole_entry() -> None:
     )
 
 
+def test_a_body_of_several_lines_becomes_one_for_it_shares_frames_with_others() -> None:
+    fields = [b"t", b"message", b"f", b"a", b"o", b"all", b"b", b"[1,\r\n2]"]
+    assert decode.entry(b"5-7", fields, "all").body == b"[1,  2]"
+
+
 def test_an_arrival_by_reference() -> None:
     fields = [b"s", b"all", b"n", b"5-7", b"t", b"message", b"f", b"a", b"o", b"all", b"l", b"1", b"c", b"3.4"]
     arrival = decode.arrival(fields)
