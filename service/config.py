@@ -65,6 +65,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     page_bytes: Bytes = 262_144
     # Page reads of a node that are on their way at once: catching up must not crowd out sending.
     pages_in_flight: Count = 8
+    # Sessions that are being opened at once: after a restart everybody comes back, and sends go on meanwhile.
+    opens_in_flight: Count = 8
+    # Joins, leaves and questions after memberships that are on their way at once, for the same reason.
+    changes_in_flight: Count = 8
     # What a socket may hold that is not yet sent; above it the connection falls behind and reads pages.
     write_buffer_bytes: Bytes = 262_144
     # Each has a file descriptor and its buffers: what a node may cost is known in advance. More nodes serve more.

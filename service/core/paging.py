@@ -59,6 +59,16 @@ def lay_out(page: Page, user: str, resume: EntryId) -> Layout:
     return laid.finish(page.after, has_ended=last is not None and (page.is_last or last <= upto))
 
 
+def is_whole_for(page: Page, user: str) -> bool:
+    """Whether all of the page is the user's, and the offset is one of this history: for all of those, one layout."""
+    if contradicts(page):
+        return False
+    if page.stretches is None:
+        return True
+    stretches = page.stretches.get(user, ())
+    return bool(stretches) and stretches[-1].left is None and stretches[-1].joined <= page.after
+
+
 def contradicts(page: Page) -> bool:
     """Whether the offset `page.after` belongs to another history than the stream.
 

@@ -4,7 +4,7 @@ Storing an offset twice, or late, is harmless: it only ever moves forward.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from service.core import commands
@@ -33,11 +33,20 @@ class Commits:
 
     def put(self, connection: Connection, command: commands.Commit) -> None:
         """Takes offsets to be stored within the interval, or at once when the client waits for an answer."""
-        offsets = self._offsets.setdefault((connection.user, connection.session.device), {})
-        offsets.update(command.offsets)
+        self._keep((connection.user, connection.session.device), command.offsets)
         if command.wants_answer:
             self._waiting.append((connection, command.ref))
             self._now.set()
+
+    def _keep(self, device: tuple[str, str], moved: Mapping[str, EntryId]) -> None:
+        """Several connections of a device acknowledge: what one has counts for all, so the highest stays."""
+        offsets = self._offsets.setdefault(device, {})
+        for stream, offset in moved.items():
+            offsets[stream] = max(offset, offsets.get(stream, offset))
+
+    def forget(self) -> None:
+        """Another history: offsets of the one before mean nothing in it."""
+        self._offsets.clear()
 
     def hurry(self) -> None:
         """Stores what there is at once: a device has gone, and may come back on another node."""
@@ -67,7 +76,7 @@ class Commits:
             self._node.out_of_reach(error)
             problem = error
             for device, moved in offsets.items():
-                self._offsets[device] = {**moved, **self._offsets.get(device, {})}
+                self._keep(device, moved)
         for connection, ref in waiting:
             if problem is None:
                 connection.session.committed(ref)

@@ -8,7 +8,7 @@ streams behind, and while a stream is behind nothing is queued for it.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from service.core import frames
 from service.core.delivery import Cursor, Place
@@ -75,6 +75,8 @@ class Item:
 
 class Connection:
     """One client. `number` is unique within the node's life and names the connection in the origin of its sends."""
+
+    TELLS_ALIKE: ClassVar[bool] = True  # what a connection of this kind tells does not depend on whose it is
 
     __slots__ = (
         "__weakref__",
@@ -269,6 +271,12 @@ class Connection:
 
     def deliver(self, stream: str, laid: tuple[Entry | Gap, ...], items: dict[EntryId, Item]) -> None:
         """Writes what a page brought, in order. `items` keeps what is spelt, for all who share the page."""
+        ready = self.spell(stream, laid, items)
+        if laid and not self.is_closed:  # a protocol that has no text for them is told that they passed
+            self.write(ready)
+
+    def spell(self, stream: str, laid: tuple[Entry | Gap, ...], items: dict[EntryId, Item]) -> bytes:
+        """What `deliver` writes."""
         encode = self.encode_entry
         parts = []
         for part in laid:
@@ -280,8 +288,7 @@ class Connection:
                 item = items[part.id] = Item(Arrival(stream, part))
             if self.hears(part):
                 parts.append(item.ready(encode))
-        if laid and not self.is_closed:  # a protocol that has no text for them is told that they passed
-            self.write(b"".join(parts))
+        return b"".join(parts)
 
     def hears(self, entry: Entry) -> bool:
         """Whether the protocol tells this connection of such an entry."""
@@ -310,6 +317,8 @@ class Connection:
 
 class DeafConnection(Connection):
     """A connection of the old protocol, in which nobody hears what they said themselves."""
+
+    TELLS_ALIKE = False
 
     __slots__ = ()
 

@@ -29,7 +29,7 @@ class Fence:
         self._open = asyncio.Event()
         self._tripped = asyncio.Event()
         self._tripped.set()
-        self._was_rolled_back = False
+        self._told = ""  # the run of the server that has been told the ids this node knows
         self._epoch = ""  # of the history that this node's positions belong to
         self.server_run = ""  # of the server that was looked at last: no part of the node is to stay with another
         self.reason = "the store has not been reached yet"
@@ -51,7 +51,8 @@ class Fence:
         if self._open.is_set():
             self._node.log.warning("store_doubted", detail=why)
         self.reason = why
-        self._was_rolled_back = self._was_rolled_back or was_rolled_back
+        if was_rolled_back:
+            self._told = ""
         self._open.clear()
         self._tripped.set()
 
@@ -79,19 +80,20 @@ class Fence:
             if state.server_run != self.server_run:
                 await store.reconnect()
                 self.server_run = state.server_run
-            if state.is_open and not self._was_rolled_back:
+            # One that others have opened already may lack what only this node knows, so it is told all the same.
+            if state.is_open and self._told == state.server_run:
                 return True
-            node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)
+            if not state.is_open:
+                node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)
             live = await store.nodes()
-            heads = node.known_ids()
-            if not await store.reconcile(node.name, sorted({node.name, *live}), heads):
-                return False
-            self._was_rolled_back = False
-            return True
+            self._told = state.server_run  # unless a rollback is seen meanwhile, or this fails
+            if await store.reconcile(node.name, sorted({node.name, *live}), node.known_ids()):
+                return True
         except Reset as problem:
             self.reason = f"the store was reset: {problem.detail}"
         except StoreRefused as problem:
             self.reason = str(problem)
         except WaypostError as problem:
             self.reason = problem.detail
+        self._told = ""
         return False

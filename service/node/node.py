@@ -13,7 +13,7 @@ from service.auth import Principal, may
 from service.config import Settings
 from service.core import commands
 from service.core.commands import Command, Started
-from service.core.delivery import Cursor, Delivery, Place, Step
+from service.core.delivery import Cursor, Delivery, Step
 from service.core.entries import Arrival, Entry, Removal
 from service.core.names import ALL, ZERO, EntryId, group_stream, user_stream
 from service.core.paging import Gap, start_of_membership
@@ -59,6 +59,9 @@ class Node:
         self._numbers = 0
         self._stalled: list[Connection] = []
         self._is_dispatching = False
+        # A storm of reconnects, or of hints, leaves connections to the store for everybody else.
+        self._opening = asyncio.Semaphore(settings.limits.opens_in_flight)
+        self._changing = asyncio.Semaphore(settings.limits.changes_in_flight)
         self._questions: dict[tuple[int, str], bool] = {}  # groups that are being asked → whether to ask once more
         self._tasks: set[asyncio.Task[None]] = set()
         self._session_limits = commands.Limits(
@@ -140,6 +143,7 @@ class Node:
             connection.flush()
         self.delivery.tracks.clear()
         self.sends.forget_answered()
+        self.commits.forget()
         self.reader.doubt("another history")
 
     def known_ids(self) -> dict[str, EntryId]:
@@ -225,10 +229,13 @@ class Node:
             connection.flush()
             return
         try:
-            is_foreign = command.epoch is not None and command.epoch != store.epoch
-            opened = await store.open_session(
-                connection.user, command.device, self.name, command.offsets, is_foreign=is_foreign
-            )
+            async with self._opening:
+                if connection.number not in self.connections:
+                    return  # gave up while it waited for its turn
+                is_foreign = command.epoch is not None and command.epoch != store.epoch
+                opened = await store.open_session(
+                    connection.user, command.device, self.name, command.offsets, is_foreign=is_foreign
+                )
         except WaypostError as problem:
             self.out_of_reach(problem)
             session.not_opened(Unavailable() if isinstance(problem, Uncertain) else problem.for_client())
@@ -260,9 +267,10 @@ class Node:
         change = self.store.join if command.is_join else self.store.leave
         stream = group_stream(command.group)
         try:
-            membership = await change(
-                connection.user, command.group, mailbox=mailbox, origin=(connection.number, command.number)
-            )
+            async with self._changing:
+                membership = await change(
+                    connection.user, command.group, mailbox=mailbox, origin=(connection.number, command.number)
+                )
         except WaypostError as problem:
             self.out_of_reach(problem)
             session.failed(command.number, problem.for_client())
@@ -270,6 +278,7 @@ class Node:
             self.log.error("membership_failed", traceback=error, connection=connection.number)
             session.failed(command.number, WaypostError("uncertain"))
         else:
+            self.sends.note(stream, membership.id)
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
@@ -370,7 +379,7 @@ class Node:
 
     def _read_once_more(self, connection: Connection, stream: str) -> None:
         """The user is a member, again perhaps: a page on its way that says otherwise is older than that."""
-        if connection.cursors[stream].place is Place.BEHIND:
+        if connection.cursors[stream].must_read:
             self._read_to_the_end(connection, stream)
 
     def _fall_behind(self, connection: Connection, stream: str) -> None:
@@ -462,7 +471,8 @@ class Node:
             while self._questions[question] and not connection.is_closed:
                 self._questions[question] = False
                 try:
-                    page = await self.store.page(stream, ZERO, [connection.user], max_entries=1, max_bytes=1)
+                    async with self._changing:
+                        page = await self.store.page(stream, ZERO, [connection.user], max_entries=1, max_bytes=1)
                 except WaypostError as problem:
                     self.out_of_reach(problem)
                     await asyncio.sleep(RETRY_S)

@@ -1,6 +1,8 @@
 """Reading pages for connections that are behind: bounded, in order of asking, and shared.
 
-Connections at the same place of the same stream, put behind by the same event, ask for the same page: it is read once.
+Connections at the same place of the same stream, put behind by the same event, ask for the same page: it is read once,
+and spelt once for all who get the same of it. They are served a few in each turn of the loop, so that a thousand who
+fell behind together hold up nobody else.
 """
 
 import asyncio
@@ -10,30 +12,53 @@ from typing import TYPE_CHECKING
 from service.config import Limits
 from service.core.delivery import Cursor, Place
 from service.core.entries import Entry, Page
-from service.core.names import EntryId, user_stream
-from service.core.paging import Gap, lay_out
+from service.core.names import ZERO, EntryId, user_stream
+from service.core.paging import Gap, Layout, is_whole_for, lay_out
 from service.errors import WaypostError
-from service.node.connection import Connection, Item
+from service.node.connection import Connection, EncodeEntry, Item
 from service.store import Store
 
 if TYPE_CHECKING:
     from service.node.node import Node
 
 FAILED_PAUSE_S = 0.2  # before a page that could not be read is asked for again
-# A page below the position is usually older than an entry just dispatched: the next one brings it. After this many in a
-# row the stream itself must be shorter than it was.
-BELOW_POSITION_MAX = 20
+SERVED_PER_TURN = 16  # connections that are given a page between two looks at the sockets: a few milliseconds
 
 
 class Reading:
-    """A page, and what became of its entries on the way out: each spelling is made once for all who share the page."""
+    """A page, and what became of its entries on the way out: each spelling is made once for all who share the page.
 
-    __slots__ = ("is_counted", "items", "page")
+    `position` is the stream's when the page was asked for: a head below it was rolled back since.
+    """
 
-    def __init__(self, page: Page) -> None:
+    __slots__ = ("_common", "_ready", "items", "page", "position")
+
+    def __init__(self, page: Page, position: EntryId) -> None:
         self.page = page
+        self.position = position
         self.items: dict[EntryId, Item] = {}
-        self.is_counted = False  # once for all who share it
+        self._common: Layout | None = None  # for all to whom the whole page belongs
+        self._ready: dict[EncodeEntry, bytes] = {}  # that layout as the connections' protocols spell it
+
+    def lay_out(self, user: str, resume: EntryId) -> Layout:
+        """What the page means for a user; see `service/core/paging.py`."""
+        if not is_whole_for(self.page, user):
+            return lay_out(self.page, user, resume)
+        if self._common is None:
+            self._common = lay_out(self.page, user, resume)
+        return self._common
+
+    def give(self, connection: Connection, layout: Layout) -> None:
+        """Writes to the connection what the page brought."""
+        if layout is not self._common or not connection.TELLS_ALIKE:
+            connection.deliver(self.page.stream, layout.items, self.items)
+            return
+        ready = self._ready.get(connection.encode_entry)
+        if ready is None:
+            ready = connection.spell(self.page.stream, layout.items, self.items)
+            self._ready[connection.encode_entry] = ready
+        if layout.items:
+            connection.write(ready)
 
 
 class _Read:
@@ -58,7 +83,7 @@ class Pages:
         self._waiting: dict[tuple[str, EntryId], _Read] = {}
         self._order: deque[_Read] = deque()
         self._in_flight = 0
-        self._below: dict[str, int] = {}
+        self._served: deque[asyncio.Future[None]] = deque()  # who waits to be given a page, a few in each turn
 
     async def feed(self, connection: Connection, cursor: Cursor[Connection]) -> None:
         """Reads the next page of a cursor that is behind and writes it; afterwards it is live, or is to be read on."""
@@ -68,6 +93,7 @@ class Pages:
             return  # the attach is on its way; its answer asks again
         try:
             reading = await self.read(stream, after, connection.user)
+            await self._take_turn()
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             await asyncio.sleep(FAILED_PAUSE_S)
@@ -77,14 +103,15 @@ class Pages:
         has_moved = cursor.place is not Place.BEHIND or cursor.passed != after
         if has_moved or connection.cursors.get(stream) is not cursor or connection.is_closed:
             return  # an attach made it live meanwhile, or it no longer follows: the page is old news
-        layout = lay_out(page, connection.user, connection.session.streams.get(stream, page.floor))
-        connection.deliver(stream, layout.items, reading.items)
+        if page.head < reading.position:
+            self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
+        layout = reading.lay_out(connection.user, connection.session.streams.get(stream, page.floor))
+        reading.give(connection, layout)
         self._pass_hints(connection, stream, layout.items)
         if any(isinstance(item, Gap) and item.missed is None for item in layout.items):
             connection.session.restarted(stream, layout.upto)
         has_caught_up = track.page(cursor, layout.upto, page.head)
         is_below = page.is_last and page.head < track.position
-        self._watch(stream, reading, is_below=is_below)
         if is_below and not layout.has_ended and not connection.is_paused:
             has_caught_up = self._feed_tail(connection, cursor)
         if layout.has_ended:
@@ -141,6 +168,8 @@ class Pages:
 
     async def _carry_out(self, read: _Read) -> None:
         limits = self._limits
+        track = self._node.delivery.tracks.get(read.stream)
+        position = ZERO if track is None or track.position is None else track.position
         try:
             page = await self._store.page(
                 read.stream,
@@ -153,21 +182,26 @@ class Pages:
             read.answer.set_exception(problem)
             read.answer.exception()  # those who asked may all be gone
         else:
-            read.answer.set_result(Reading(page))
+            read.answer.set_result(Reading(page, position))
         finally:
             self._in_flight -= 1
             self._begin()
 
-    def _watch(self, stream: str, reading: Reading, *, is_below: bool) -> None:
-        """A stream whose head stays below its position was rolled back: the fence has to know."""
-        if not is_below:
-            self._below.pop(stream, None)
-        elif not reading.is_counted:
-            reading.is_counted = True
-            self._below[stream] = self._below.get(stream, 0) + 1
-            if self._below[stream] >= BELOW_POSITION_MAX:
-                del self._below[stream]
-                self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
+    async def _take_turn(self) -> None:
+        """Returns when it is this connection's turn: all who wait for one page would else be served at once."""
+        turn = asyncio.get_running_loop().create_future()
+        if not self._served:
+            asyncio.get_running_loop().call_soon(self._serve)
+        self._served.append(turn)
+        await turn
+
+    def _serve(self) -> None:
+        for _ in range(min(SERVED_PER_TURN, len(self._served))):
+            turn = self._served.popleft()
+            if not turn.done():  # else its connection has gone
+                turn.set_result(None)
+        if self._served:
+            asyncio.get_running_loop().call_soon(self._serve)
 
 
 def _ends_membership(item: Item, user: str) -> bool:

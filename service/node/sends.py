@@ -43,6 +43,7 @@ class Sends:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._refused: set[Connection] = set()  # over the bounds in this turn of the loop
         self._answered: tuple[dict[str, EntryId], dict[str, EntryId]] = ({}, {})
         self._rotated = time.monotonic()
         # Message ids that the node makes: unique per process, and cheap.
@@ -50,12 +51,18 @@ class Sends:
         self._mids = 0
 
     def put(self, connection: Connection, command: Publish) -> None:
-        """Queues a send; it goes with the next call. Over the node's bounds it is refused at once."""
+        """Queues a send; it goes with the next call. Over the node's bounds it is refused at once, and so is what the
+        same connection sends along with it: nothing overtakes it.
+        """
         session = connection.session
         if (
-            len(self._queue) >= self._limits.node_unanswered_sends
+            connection in self._refused
+            or len(self._queue) >= self._limits.node_unanswered_sends
             or self._bytes + len(command.body) > self._limits.node_unanswered_bytes
         ):
+            if not self._refused:
+                asyncio.get_running_loop().call_soon(self._refused.clear)
+            self._refused.add(connection)
             session.failed(command.number, Unavailable("too many sends wait on this node"))
             return
         self._mids += 1
@@ -95,6 +102,11 @@ class Sends:
         """Per stream the highest id answered in the last minute."""
         older, newer = self._answered
         return {**older, **newer}
+
+    def note(self, stream: str, entry: EntryId) -> None:
+        """An id was answered that no send has made: of a join or leave."""
+        newest = self._answered[1]
+        newest[stream] = max(entry, newest.get(stream, entry))
 
     def forget_answered(self) -> None:
         """Another history: the ids answered belong to none that exists."""
