@@ -222,6 +222,7 @@ class _Checker:
         self.counts: Counter[str] = Counter()
         self.devices: list[_Device] = []
         self.attempts: dict[str, Attempt] = {}
+        self.refused: set[str] = set()
         self.acknowledged: dict[tuple[str, str, EntryId], str] = {}  # (epoch, stream, id) → value
         self.direct: dict[str, tuple[str, str]] = {}  # value of a direct message → epoch, recipient's inbox
         self.unsettled: set[str] = set()  # values acknowledged when their epoch was about to end
@@ -243,8 +244,10 @@ class _Checker:
             self.counts[type(record).__name__.lower()] += 1
             if isinstance(record, Attempt):
                 self.attempts.setdefault(record.value, record)
-            elif isinstance(record, Refused) and record.code in NEVER:
-                self.wrong("refused", f"{device}: {record}")
+            elif isinstance(record, Refused):
+                self.refused.add(record.value)
+                if record.code in NEVER:
+                    self.wrong("refused", f"{device}: {record}")
             else:
                 device.take(record)
 
@@ -387,11 +390,16 @@ class _Checker:
         return len(epochs) > 1
 
     def _check_order(self) -> None:
-        """What a device sent with keys to one stream stands there in the order it was sent."""
+        """What a device sent with keys to one stream stands there in the order it was sent.
+
+        Not what was refused and sent again: what the device had sent by the time it heard of that may have gone before.
+        """
         by_sender: dict[tuple[str, str], list[tuple[int, EntryId, str]]] = defaultdict(list)
         for (stream, value), places in self.places.items():
             match, attempt = _VALUE.fullmatch(value), self.attempts.get(value)
-            if match is not None and attempt is not None and attempt.key and attempt.to == stream and len(places) == 1:
+            if match is None or attempt is None or value in self.refused:
+                continue
+            if attempt.key and attempt.to == stream and len(places) == 1:
                 by_sender[match[1], stream].append((int(match[2]), next(iter(places)), value))
         for (_, stream), sent in by_sender.items():
             sent.sort()
