@@ -1,69 +1,22 @@
 """Answers of the store and the mailbox come over different sockets: a node in this process, with answers held back."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from service.auth import Principal
 from service.config import Settings
-from service.core import frames
 from service.core.entries import Page
 from service.core.names import EntryId
 from service.node import Node
-from service.node.connection import Connection
 from service.store import Store, StoreOptions
 from service.store.records import Membership
-from service.transports.websocket import WireCodec
+from tests.integration.lines import Line
 from tests.integration.store.kit import Server
 from tests.integration.wire.kit import PATIENCE_S, eventually
-from tests.service import Frame
 
 pytestmark = pytest.mark.anyio
-
-
-class Line:
-    """A connection without a socket: what the node writes, as JSON."""
-
-    def __init__(self, node: Node, user: str) -> None:
-        self.frames: list[Frame] = []
-        codec = PlainCodec()
-        self.connection: Connection = node.connect(self, codec, Principal(user, can_broadcast=True))
-
-    def write(self, data: bytes) -> None:
-        self.frames += [json.loads(line) for line in data.splitlines()]
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        raise AssertionError((code, reason))
-
-    def say(self, **frame: object) -> None:
-        self.connection.receive(frames.decode(json.dumps(frame).encode()))
-
-    async def until(self, **fields: object) -> Frame:
-        """Waits for a frame with these fields."""
-
-        def found() -> Frame | None:
-            return next((f for f in self.frames if fields.items() <= f.items()), None)
-
-        await eventually(found, f"{fields}; came: {self.frames}")
-        frame = found()
-        assert frame is not None
-        return frame
-
-
-class PlainCodec(WireCodec):
-    """The wire, a line a frame instead of WebSocket frames."""
-
-    entry = staticmethod(lambda stream, entry: frames.encode_entry(stream, entry) + b"\n")
-
-    def frame(self, frame: frames.ServerFrame) -> bytes:
-        return frames.encode(frame) + b"\n"
 
 
 class SlowStore(Store):

@@ -1,0 +1,57 @@
+"""A client of a node in this very process: no socket, and every frame that the node wrote."""
+
+import json
+
+from service.auth import Principal
+from service.core import frames
+from service.core.paging import Gap
+from service.node import Node
+from service.node.connection import Connection, gap_frame
+from service.transports.websocket import WireCodec
+from tests.integration.wire.kit import eventually
+from tests.service import Frame
+
+
+class Line:
+    """A connection without a socket: what the node writes, as JSON."""
+
+    def __init__(self, node: Node, user: str) -> None:
+        self.frames: list[Frame] = []
+        codec = PlainCodec()
+        self.connection: Connection = node.connect(self, codec, Principal(user, can_broadcast=True))
+
+    def write(self, data: bytes) -> None:
+        self.frames += [json.loads(line) for line in data.splitlines()]
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError((code, reason))
+
+    def say(self, **frame: object) -> None:
+        self.connection.receive(frames.decode(json.dumps(frame).encode()))
+
+    async def until(self, **fields: object) -> Frame:
+        """Waits for a frame with these fields."""
+
+        def found() -> Frame | None:
+            return next((f for f in self.frames if fields.items() <= f.items()), None)
+
+        await eventually(found, f"{fields}; came: {self.frames}")
+        frame = found()
+        assert frame is not None
+        return frame
+
+
+class PlainCodec(WireCodec):
+    """The wire, a line a frame instead of WebSocket frames."""
+
+    entry = staticmethod(lambda stream, entry: frames.encode_entry(stream, entry) + b"\n")
+
+    def frame(self, frame: frames.ServerFrame) -> bytes:
+        return frames.encode(frame) + b"\n"
+
+    def gap(self, stream: str, gap: Gap) -> bytes:
+        return frames.encode(gap_frame(stream, gap)) + b"\n"
