@@ -22,11 +22,12 @@ _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL'
 async def up(url: str) -> list[str]:
     """Bring the store to this release's schema and load absent functions; returns what was done, line by line.
 
-    May be repeated, and run by two at once: the second waits and finds nothing to do. Raises `StoreRefused`
-    when the store is newer than this release, `Unavailable`, or `Uncertain`: run it again.
+    May be repeated, and run by two at once: the second waits and finds nothing to do. Raises `StoreRefused` when
+    the store is newer than this release or in cluster mode, `Unavailable`, or `Uncertain`: run it again.
     """
     link = Link(url, StoreOptions())
     try:
+        await _refuse_cluster(link)
         async with _locked(link):
             await _refuse_newer(link)
             lines = [line for migration in _MIGRATIONS for line in await migration.apply(link)]
@@ -71,6 +72,13 @@ async def status(url: str) -> list[str]:
         state = "reset" if fence[0] is None else "open" if fence[1] == run.encode() else "fenced"
         lines.append(f"partition {number} {{{tag}}}: {state}")
     return lines
+
+
+async def _refuse_cluster(link: Link) -> None:
+    """A function call names keys of several partitions, which a cluster would refuse once messages are sent."""
+    info = (await link.call("INFO", "server", is_write=False)).decode().splitlines()
+    if {"redis_mode:cluster", "server_mode:cluster"} & set(info):
+        raise StoreRefused("the server is in cluster mode, and this release works on one server")
 
 
 async def _refuse_newer(link: Link) -> None:
