@@ -25,7 +25,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "lease": 1,
     "leave": 1,
     "mailbox": 1,
-    "open": 1,
+    "open": 2,
     "page": 1,
     "publish": 2,
     "reconcile": 1,

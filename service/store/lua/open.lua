@@ -1,4 +1,4 @@
--- open_v1: open a session: register the device, and decide where each of the user's streams starts for it.
+-- open_v2: open a session: register the device, and decide where each of the user's streams starts for it.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, tag (the user's), device, node, is_foreign (the brought offsets are of another
@@ -14,6 +14,13 @@
 -- Where nothing usable is stored, a stream starts at the floor of the inbox, at the open stretch of a group, at
 -- the head of `all`. A brought offset above the stored one counts as an ack; one below only moves the start, not
 -- before the first stretch in a group; one above the head is answered as it is: the page will find it foreign.
+
+-- Whether an id can have been given out by a stream whose head this is: neither part is higher.
+local function is_given(id, head)
+  local ms, n = split(id)
+  local head_ms, head_n = split(head)
+  return ms <= head_ms and n <= head_n
+end
 
 -- Whether an offset of an earlier epoch still means something: its entry is there, or is known to have been.
 local function is_there(stream, at, floor)
@@ -44,7 +51,7 @@ local function row_for(arg, stream, stored)
 
   local foreign = false
   local at, epoch = string.match(stored or '', '^(%S+) (%S+)$')
-  if at and (is_above(at, head) or (epoch ~= arg.epoch and not is_there(stream, at, floor))) then
+  if at and (not is_given(at, head) or (epoch ~= arg.epoch and not is_there(stream, at, floor))) then
     foreign, at = at, nil
   end
   local offset = at or begin
@@ -53,7 +60,7 @@ local function row_for(arg, stream, stored)
     foreign = brought
   elseif brought ~= '' then
     foreign, start = false, brought
-    if not is_above(brought, head) then
+    if is_given(brought, head) then
       if is_above(brought, offset) then offset = brought elseif is_above(first, brought) then start = first end
     end
   end
@@ -103,4 +110,4 @@ local function open(_, args)
   return {'ok', rows}
 end
 
-redis.register_function{function_name = 'open_v1', callback = open, flags = {'allow-oom'}}
+redis.register_function{function_name = 'open_v2', callback = open, flags = {'allow-oom'}}
