@@ -27,6 +27,7 @@ def data(run: "Run") -> dict[str, Any]:
         "minutes": round(run.seconds / 60, 1),
         "faults": len(run.faults),
         "stuck": run.stuck,
+        "crowd": run.crowd,
         "caught_up_s": {
             name: {"times": len(all_), "median": round(median(all_), 2), "most": round(max(all_), 2)}
             for name, all_ in sorted(took.items())
@@ -60,6 +61,20 @@ def text(run: "Run") -> str:
     lines += [
         f"| {name} | {row['times']} | {row['median']} | {row['most']} |" for name, row in found["caught_up_s"].items()
     ]
+    if crowd := run.crowd:
+        lines += [
+            "",
+            (
+                f"A lone conversation beside {crowd['connections']} connections: the 99th percentile of its messages' "
+                f"times, as a multiple of that on an idle node ({crowd['idle_p99_ms']} ms)."
+            ),
+            "",
+            "| the crowd | multiple | s |",
+            "|---|---|---|",
+            f"| is silent | {crowd['silent_crowd']} | |",
+            f"| was put behind at once, and catches up | {crowd['all_put_behind']} | {crowd['all_put_behind_s']} |",
+            f"| lost the network, and comes back at once | {crowd['all_come_back']} | {crowd['all_come_back_s']} |",
+        ]
     lines += ["", "Nothing wrong was found." if is_clean(run) else "**Wrong:**"]
     if run.stuck:
         lines.append(f"- stuck: {run.stuck}")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,7 +61,8 @@ class ClientProcess:
                 stdout=subprocess.PIPE,
                 stderr=output,
             )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -85,6 +87,11 @@ class ClientProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._listening.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
 class Stage:
