@@ -123,6 +123,11 @@ class Connection:
         """Whether the connection has ended, by either side."""
         return self._is_closed
 
+    @property
+    def is_keeping(self) -> bool:
+        """Whether some of what passed this connection is kept back, and not written yet."""
+        return bool(self._kept)
+
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def receive(self, received: list[ClientFrame | Malformed]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from migrations import __main__ as migrations
 from tests.integration.store.kit import EPOCH_KEYS, Server
 from tests.integration.wire.conftest import StartNode, assert_calm
-from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, eventually, join, leave, n_of
+from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, direct, eventually, join, leave, n_of
 from tests.service import Frame, NodeProcess, free_port
 
 pytestmark = pytest.mark.anyio
@@ -301,3 +301,32 @@ async def test_a_chat_that_only_sends_has_its_own_inbox_acknowledged(net: Net, a
         await asyncio.sleep(0.2)
     assert (found["offset"], found["missed"]) == (found["head"], 0)
     assert chat.texts == []
+
+
+async def test_chat_acknowledges_nothing_that_is_kept_back_until_replicas_have_a_send(
+    net: Net, start_node: StartNode, alice: str, bob: str
+) -> None:
+    waiting = net.at(start_node(wait_replicas=1, wait_timeout_ms=15_000))  # and there is none
+    sender, phone = await net.open(bob), await waiting.open(alice, "phone")
+    chat = await waiting.chat("channel", alice, is_ponging=False)
+    await sender.send(f"user:{alice}", "first")
+    await chat.until_pinged()
+    await sender.send(f"user:{alice}", "second")
+    await chat.until(f"user {bob} send:first", f"user {bob} send:second")
+    chat.say(direct(bob, "this waits for the replica"))
+    await phone.wait("message", body="this waits for the replica")
+    await sender.send(f"user:{alice}", "third")
+    await phone.wait("message", body="third")  # it has passed the chat too, which is told of it after its own
+
+    chat.pong(chat.pings[0])
+    chat.say("not understood")
+    await chat.until_there_are(3)
+    for payload in chat.pings[1:]:
+        chat.pong(payload)
+    chat.say("not understood")
+    await chat.until_there_are(4)
+    assert chat.texts[2:] == ["error: not understood"] * 2
+    await chat.cut()
+    again = await net.chat("channel", alice)
+    await sender.send(f"user:{alice}", "fourth")
+    await again.until(*(f"user {bob} send:{text}" for text in ("second", "third", "fourth")))
