@@ -417,7 +417,8 @@ class Session:
 
     def fell_behind(self, stream: str) -> None:
         """Entries of the stream are no longer pushed: sends that waited for the reader are answered now."""
-        (self._fallen if self._was_live else self._catching_up).add(stream)
+        if stream in self.streams:  # else it is only overheard: the client is told nothing of it
+            (self._fallen if self._was_live else self._catching_up).add(stream)
         for pending in [p for p in self._pending.values() if p.stream == stream]:
             if pending.answer is not None:
                 self._answer(pending, pending.answer, wait=False)

@@ -13,7 +13,20 @@ import pytest
 from migrations import __main__ as migrations
 from tests.integration.store.kit import EPOCH_KEYS, Server
 from tests.integration.wire.conftest import StartNode, assert_calm
-from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, direct, eventually, join, leave, n_of
+from tests.integration.wire.kit import (
+    CLOSE,
+    TEXT,
+    BareSocket,
+    Net,
+    add,
+    client_frame,
+    direct,
+    eventually,
+    join,
+    leave,
+    n_of,
+    stored_offset,
+)
 from tests.service import Frame, NodeProcess, free_port
 
 pytestmark = pytest.mark.anyio
@@ -330,3 +343,40 @@ async def test_chat_acknowledges_nothing_that_is_kept_back_until_replicas_have_a
     again = await net.chat("channel", alice)
     await sender.send(f"user:{alice}", "fourth")
     await again.until(*(f"user {bob} send:{text}" for text in ("second", "third", "fourth")))
+
+
+@pytest.mark.parametrize("announce", [0, 999], ids=["too large to announce", "announced"])
+async def test_path_of_a_group_hears_of_a_leaving_and_a_joining_on_another_node(
+    net: Net, start_node: StartNode, alice: str, bob: str, group: str, *, announce: int
+) -> None:
+    elsewhere = net.at(start_node(announce=announce))
+    member, phone = await elsewhere.open(bob), await elsewhere.open(alice, "phone")
+    for one in (member, phone):
+        await join(one, group)
+    chat = await net.chat("group", group, alice)
+    await member.send(f"group:{group}", "before")
+    await chat.until(add(alice, group), f"group 【{group}】 user 【{bob}】 send:before")
+    await leave(phone, group)
+    await member.send(f"group:{group}", "not for Alice")
+    await join(phone, group)
+    await member.send(f"group:{group}", "after")
+    await chat.until_there_are(3)
+    assert chat.texts[2:] == [f"group 【{group}】 user 【{bob}】 send:after"]
+
+
+async def test_what_an_older_path_does_not_tell_is_neither_written_nor_acknowledged(
+    net: Net, database: Server, alice: str, bob: str, group: str
+) -> None:
+    member = await net.open(bob)
+    await join(member, group)
+    chat = await net.chat("group", group, alice)
+    await chat.until(add(alice, group))
+    await member.send(f"user:{alice}", "direct")
+    last = (await member.send(f"group:{group}", "to the group"))["id"]
+    expected = [add(alice, group), f"group 【{group}】 user 【{bob}】 send:to the group"]
+    await chat.until(*expected)
+    await eventually(lambda: stored_offset(database, alice, "chat", f"group:{group}") == last, "it is acknowledged")
+    assert chat.texts == expected
+    await chat.leave()
+    whole = await net.chat("channel", alice)
+    await whole.until(f"user {bob} send:direct")
