@@ -107,16 +107,26 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         middle of something that such a message would change.
         """
         self.read_paused = False
-        if self._held and not self._is_releasing:
-            self._is_releasing = True
-            self.loop.call_soon(self._release)
-        elif not self._held and not self.transport.is_closing():
+        if self._held:
+            self._release_soon()
+        elif not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def put_back(self, rest: bytes) -> None:
+        """What the listener leaves of a message that it is receiving comes once more, before any other."""
+        self._held.appendleft(rest)
+        if not self.read_paused:
+            self._release_soon()
+
+    def _release_soon(self) -> None:
+        if not self._is_releasing:
+            self._is_releasing = True
+            self.loop.call_soon(self._release)
+
     def _release(self) -> None:
-        self._is_releasing = False
         while self._held and not self.read_paused and self._listener is not None:
             self._listener.received(self._held.popleft())
+        self._is_releasing = False
         if not self._held and not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
