@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
 CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
@@ -132,8 +133,8 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame after what has been written; a client that does not answer it in time is cut off."""
-        if self.close_sent or self.transport.is_closing():
-            return
+        if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
+            return  # in the last case the client's own goodbye is being read: its answer is ready to be sent
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True

@@ -124,6 +124,13 @@ async def test_garbage_along_with_hello(net: Net, alice: str, bob: str) -> None:
     assert "push_failed" not in net.node.said()[said:]
 
 
+async def test_garbage_along_with_a_goodbye(net: Net, alice: str) -> None:
+    bare = await net.bare(f"/v1/connect?user={alice}")
+    bare._writer.write(in_one_segment("garbage") + client_frame(CLOSE, b"\x03\xe8"))
+    frames, code = await until_closed(bare)
+    assert ([frame["code"] for frame in frames], code) == (["bad_frame"], 1000)
+
+
 # -- what an inbox says by a page --------------------------------------------------------------------------------------
 
 
