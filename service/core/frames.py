@@ -128,6 +128,20 @@ def decode(data: bytes) -> list[ClientFrame | Malformed]:
     return frames or [Malformed("bad_frame", "an empty frame")]
 
 
+def decode_some(data: bytes, most: int) -> tuple[list[ClientFrame | Malformed], bytes]:
+    """The frames of the first `most` lines, as `decode` gives them, and the lines that are left (b"" when none are).
+
+    For who must answer a part of a message before taking the next one: each line may be answered with a longer one.
+    """
+    if data.count(b"\n") < most:
+        return decode(data), b""
+    *lines, rest = data.lstrip().split(b"\n", most)
+    frames = decode(b"\n".join(lines))
+    if any(isinstance(frame, Malformed) and frame.code == "bad_frame" for frame in frames):
+        return decode(data), b""  # one object over many lines, or nothing after the bad line counts
+    return frames, rest.lstrip()
+
+
 def _decode_one(data: bytes) -> ClientFrame | Malformed:
     try:
         return _client_frame.decode(data)

@@ -109,6 +109,7 @@ class Session:
         self._waiting: deque[int] = deque()  # numbers held back by a change of membership
         self._changing = 0  # the number of the change of membership under way, 0 when there is none
         self._unstored = 0  # sends handed out that the call has not answered
+        self._uncommitted = 0  # acks whose answer waits for the store
         self._bytes = 0
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
@@ -201,6 +202,8 @@ class Session:
                 raise WaypostError("ack_beyond", f"{stream} {offset} has not been delivered on this connection")
         forward = {stream: offset for stream, offset in offsets.items() if offset > self.streams.get(stream, ZERO)}
         self.streams.update({stream: offset for stream, offset in forward.items() if stream in self.streams})
+        if frame.ref is not None:
+            self._uncommitted += 1
         if forward or frame.ref is not None:
             self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
 
@@ -247,7 +250,7 @@ class Session:
     @property
     def is_congested(self) -> bool:
         """Whether so much is unanswered that the socket should not be read."""
-        unanswered = len(self._pending) + len(self._early)
+        unanswered = len(self._pending) + len(self._early) + self._uncommitted
         return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
 
     # -- in: what became of commands ----------------------------------------------------------------------------------
@@ -338,10 +341,12 @@ class Session:
 
     def committed(self, ref: Ref) -> None:
         """The offsets of an `ack` are stored."""
+        self._uncommitted -= 1
         self._frames.append(frames.Acked(ref))
 
     def not_committed(self, ref: Ref, problem: WaypostError) -> None:
         """The offsets of an `ack` could not be stored yet (the node goes on trying). Storing them twice is harmless."""
+        self._uncommitted -= 1
         if problem.code == "uncertain":
             problem = WaypostError("uncertain", retry=True)
         self._frames.append(frames.error_frame(problem, ref))
@@ -412,7 +417,8 @@ class Session:
 
     def fell_behind(self, stream: str) -> None:
         """Entries of the stream are no longer pushed: sends that waited for the reader are answered now."""
-        (self._fallen if self._was_live else self._catching_up).add(stream)
+        if stream in self.streams:  # else it is only overheard: the client is told nothing of it
+            (self._fallen if self._was_live else self._catching_up).add(stream)
         for pending in [p for p in self._pending.values() if p.stream == stream]:
             if pending.answer is not None:
                 self._answer(pending, pending.answer, wait=False)

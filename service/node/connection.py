@@ -107,7 +107,7 @@ class Connection:
         self.session = session
         self.socket = socket
         self.codec = codec
-        self.wants = wants  # which of the user's streams this connection follows
+        self.wants = wants  # which of the user's streams the client is told of; see `follow`
         self.user = session.user
         self.write: Callable[[bytes], None] = socket.write
         self.encode_entry = codec.entry
@@ -124,6 +124,11 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether the connection has ended, by either side."""
         return self._is_closed
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether some of what passed this connection is kept back, and not written yet."""
+        return bool(self._kept)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -196,7 +201,8 @@ class Connection:
 
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
-        self.write(item.ready(self.encode_entry))
+        if self.wants(item.arrival.stream):
+            self.write(item.ready(self.encode_entry))
 
     def push_own(self, item: Item) -> None:
         """An entry that this connection itself caused: the answer to its send, in its place among the pushes."""
@@ -271,6 +277,8 @@ class Connection:
 
     def deliver(self, stream: str, laid: tuple[Entry | Gap, ...], items: dict[EntryId, Item]) -> None:
         """Writes what a page brought, in order. `items` keeps what is spelt, for all who share the page."""
+        if not self.wants(stream):
+            return
         ready = self.spell(stream, laid, items)
         if laid and not self.is_closed:  # a protocol that has no text for them is told that they passed
             self.write(ready)
@@ -295,19 +303,28 @@ class Connection:
         return True
 
     def follow(self, cursor: Cursor["Connection"], offset: EntryId) -> None:
-        """The connection follows a stream from now on; `offset` is what the device has of it."""
+        """The connection follows a stream from now on; `offset` is what the device has of it.
+
+        A stream that it does not want (its user's inbox, followed for the hints in it) it only overhears: nothing of it
+        is written, it is none of the session's streams, and nothing of it can be acknowledged.
+        """
         self.cursors[cursor.stream] = cursor
-        self.session.follow(cursor.stream, offset)
+        if self.wants(cursor.stream):
+            self.session.follow(cursor.stream, offset)
 
     def passed(self, stream: str) -> EntryId | None:
-        """Up to where a stream has passed this connection, None when it does not follow it."""
-        cursor = self.cursors.get(stream)
+        """Up to where a stream has passed this connection, None when the client does not follow it."""
+        cursor = self._told(stream)
         return None if cursor is None else self._node.delivery.tracks[stream].passed(cursor)
 
     def is_live(self, stream: str) -> bool:
         """Whether new entries of the stream are pushed to this connection."""
-        cursor = self.cursors.get(stream)
+        cursor = self._told(stream)
         return cursor is not None and cursor.place is Place.LIVE
+
+    def _told(self, stream: str) -> Cursor["Connection"] | None:
+        """The cursor on a stream that the client is told of."""
+        return self.cursors.get(stream) if self.wants(stream) else None
 
     def end(self, code: str) -> None:
         """Ends the connection with an error that has a close code."""
@@ -324,7 +341,8 @@ class DeafConnection(Connection):
 
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
-        self.write(item.ready(self.encode_entry) if self.hears(item.arrival.entry) else b"")
+        if self.wants(item.arrival.stream):
+            self.write(item.ready(self.encode_entry) if self.hears(item.arrival.entry) else b"")
 
     def hears(self, entry: Entry) -> bool:
         """Whether the protocol tells this connection of such an entry."""

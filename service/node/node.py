@@ -166,8 +166,9 @@ class Node:
     ) -> Connection:
         """A client has connected and is `principal`. Its first frame is still to come.
 
-        `wants` says which of the user's streams it follows. Without `hears_itself` it is the old protocol: no entry of
-        its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`, `draining`.
+        `wants` says which of the user's streams it is told of. Without `hears_itself` it is the old protocol: no entry
+        of its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`,
+        `draining`.
         """
         if self.is_draining:
             raise WaypostError("draining")
@@ -261,6 +262,10 @@ class Node:
                 connection.deliver(state.stream, (Gap(state.foreign, state.start, None, (cause,)),), {})
         for stream, started in streams.items():
             self.follow(connection, stream, started.start, started.stored, head=started.head)
+        for state in opened:
+            if state.stream == user_stream(connection.user) and state.stream not in streams:
+                # It is told nothing of its inbox; but groups joined or left elsewhere are known from there alone.
+                self.follow(connection, state.stream, state.head, state.head, head=state.head)
 
     async def _change_membership(self, connection: Connection, command: commands.ChangeMembership) -> None:
         session, mailbox = connection.session, self.reader.mailbox

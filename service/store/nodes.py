@@ -34,20 +34,20 @@ def _info(raw: bytes) -> dict[str, str]:
 
 async def check_server(context: Context) -> None:
     """See `Store.check_server`."""
-    configs = ("maxmemory-policy", "appendonly", "appendfsync")
+    configs = ("maxmemory-policy", "appendonly", "appendfsync", "no-appendfsync-on-rewrite")
     replies = await context.link.pipeline(
         [("INFO", "server"), *(("CONFIG", "GET", name) for name in configs)], is_write=False
     )
     if isinstance(replies[0], RedisError):
         raise reply_error(replies[0], is_write=False) from replies[0]
     # CONFIG is refused by many hosted servers; what cannot be read is taken as the weaker promise.
-    policy, appendonly, appendfsync = (
+    policy, appendonly, appendfsync, pauses_in_rewrite = (
         "" if isinstance(reply, RedisError) or not reply else reply[1].decode() for reply in replies[1:]
     )
     _check_version(_info(replies[0]))
     if policy not in ("", "noeviction"):
         raise StoreRefused(f"maxmemory-policy is {policy}: the server would throw away messages; set it to noeviction")
-    is_fsynced = appendonly == "yes" and appendfsync == "always"
+    is_fsynced = appendonly == "yes" and appendfsync == "always" and pauses_in_rewrite == "no"
     context.durability = "fsynced" if is_fsynced else "memory"
     await fence_state(context)
     absent = await functions.missing(context.link)

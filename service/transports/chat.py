@@ -176,6 +176,9 @@ class ChatConversation(Conversation):
         connection = self.connection
         if connection is None or connection.is_closed:
             return
+        if connection.is_keeping:  # what passed is not all written: a pong would acknowledge what never arrived
+            self._quiet = asyncio.get_running_loop().call_later(QUIET_S, self._ask)
+            return
         passed = {stream: connection.passed(stream) for stream in connection.cursors}
         self._passed = {stream: offset for stream, offset in passed.items() if offset is not None}
         self._pings += 1

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
 CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
@@ -107,23 +108,33 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         middle of something that such a message would change.
         """
         self.read_paused = False
-        if self._held and not self._is_releasing:
-            self._is_releasing = True
-            self.loop.call_soon(self._release)
-        elif not self._held and not self.transport.is_closing():
+        if self._held:
+            self._release_soon()
+        elif not self.transport.is_closing():
             self.transport.resume_reading()
 
+    def put_back(self, rest: bytes) -> None:
+        """What the listener leaves of a message that it is receiving comes once more, before any other."""
+        self._held.appendleft(rest)
+        if not self.read_paused:
+            self._release_soon()
+
+    def _release_soon(self) -> None:
+        if not self._is_releasing:
+            self._is_releasing = True
+            self.loop.call_soon(self._release)
+
     def _release(self) -> None:
-        self._is_releasing = False
         while self._held and not self.read_paused and self._listener is not None:
             self._listener.received(self._held.popleft())
+        self._is_releasing = False
         if not self._held and not self.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame after what has been written; a client that does not answer it in time is cut off."""
-        if self.close_sent or self.transport.is_closing():
-            return
+        if self.close_sent or self.transport.is_closing() or self.conn.state is not State.OPEN:
+            return  # in the last case the client's own goodbye is being read: its answer is ready to be sent
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True

@@ -13,6 +13,7 @@ from service.transports.conversation import Conversation, refuse
 from service.transports.ready_frames import protocol_of, text_frame
 
 SUBPROTOCOL = "waypost.v1"
+LINES_AT_ONCE = 64  # of one message: their answers are written before more is taken, and may fill the socket's buffer
 
 
 def entry_frame(stream: str, entry: Entry) -> bytes:
@@ -41,8 +42,11 @@ class WireConversation(Conversation):
     """One client of the wire."""
 
     def decode(self, data: bytes) -> list[ClientFrame | Malformed]:
-        """The frames in one WebSocket message."""
-        return frames.decode(data)
+        """The frames in one WebSocket message; of many lines the first, so that a full socket stops the others."""
+        taken, rest = frames.decode_some(data, LINES_AT_ONCE)
+        if rest:
+            self.protocol.put_back(rest)
+        return taken
 
 
 async def connect(websocket: WebSocket) -> None:

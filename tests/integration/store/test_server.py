@@ -31,7 +31,9 @@ async def test_a_server_that_evicts_is_refused(store: Store, admin: Admin) -> No
     await store.check_server()
 
 
-@pytest.mark.parametrize(("name", "weak", "strong"), [("appendfsync", "everysec", "always")])
+@pytest.mark.parametrize(
+    ("name", "weak", "strong"), [("appendfsync", "everysec", "always"), ("no-appendfsync-on-rewrite", "yes", "no")]
+)
 async def test_durability_is_what_the_server_does(
     store: Store, admin: Admin, name: str, weak: str, strong: str
 ) -> None:

@@ -13,7 +13,20 @@ import pytest
 from migrations import __main__ as migrations
 from tests.integration.store.kit import EPOCH_KEYS, Server
 from tests.integration.wire.conftest import StartNode, assert_calm
-from tests.integration.wire.kit import CLOSE, TEXT, BareSocket, Net, client_frame, eventually, join, leave, n_of
+from tests.integration.wire.kit import (
+    CLOSE,
+    TEXT,
+    BareSocket,
+    Net,
+    add,
+    client_frame,
+    direct,
+    eventually,
+    join,
+    leave,
+    n_of,
+    stored_offset,
+)
 from tests.service import Frame, NodeProcess, free_port
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +122,13 @@ async def test_garbage_along_with_hello(net: Net, alice: str, bob: str) -> None:
         assert (await phone.send("all", n))["type"] == "sent"
         await other.wait("message", stream="all", body=n)
     assert "push_failed" not in net.node.said()[said:]
+
+
+async def test_garbage_along_with_a_goodbye(net: Net, alice: str) -> None:
+    bare = await net.bare(f"/v1/connect?user={alice}")
+    bare._writer.write(in_one_segment("garbage") + client_frame(CLOSE, b"\x03\xe8"))
+    frames, code = await until_closed(bare)
+    assert ([frame["code"] for frame in frames], code) == (["bad_frame"], 1000)
 
 
 # -- what an inbox says by a page --------------------------------------------------------------------------------------
@@ -301,3 +321,69 @@ async def test_a_chat_that_only_sends_has_its_own_inbox_acknowledged(net: Net, a
         await asyncio.sleep(0.2)
     assert (found["offset"], found["missed"]) == (found["head"], 0)
     assert chat.texts == []
+
+
+async def test_chat_acknowledges_nothing_that_is_kept_back_until_replicas_have_a_send(
+    net: Net, start_node: StartNode, alice: str, bob: str
+) -> None:
+    waiting = net.at(start_node(wait_replicas=1, wait_timeout_ms=15_000))  # and there is none
+    sender, phone = await net.open(bob), await waiting.open(alice, "phone")
+    chat = await waiting.chat("channel", alice, is_ponging=False)
+    await sender.send(f"user:{alice}", "first")
+    await chat.until_pinged()
+    await sender.send(f"user:{alice}", "second")
+    await chat.until(f"user {bob} send:first", f"user {bob} send:second")
+    chat.say(direct(bob, "this waits for the replica"))
+    await phone.wait("message", body="this waits for the replica")
+    await sender.send(f"user:{alice}", "third")
+    await phone.wait("message", body="third")  # it has passed the chat too, which is told of it after its own
+
+    chat.pong(chat.pings[0])
+    chat.say("not understood")
+    await chat.until_there_are(3)
+    for payload in chat.pings[1:]:
+        chat.pong(payload)
+    chat.say("not understood")
+    await chat.until_there_are(4)
+    assert chat.texts[2:] == ["error: not understood"] * 2
+    await chat.cut()
+    again = await net.chat("channel", alice)
+    await sender.send(f"user:{alice}", "fourth")
+    await again.until(*(f"user {bob} send:{text}" for text in ("second", "third", "fourth")))
+
+
+@pytest.mark.parametrize("announce", [0, 999], ids=["too large to announce", "announced"])
+async def test_path_of_a_group_hears_of_a_leaving_and_a_joining_on_another_node(
+    net: Net, start_node: StartNode, alice: str, bob: str, group: str, *, announce: int
+) -> None:
+    elsewhere = net.at(start_node(announce=announce))
+    member, phone = await elsewhere.open(bob), await elsewhere.open(alice, "phone")
+    for one in (member, phone):
+        await join(one, group)
+    chat = await net.chat("group", group, alice)
+    await member.send(f"group:{group}", "before")
+    await chat.until(add(alice, group), f"group 【{group}】 user 【{bob}】 send:before")
+    await leave(phone, group)
+    await member.send(f"group:{group}", "not for Alice")
+    await join(phone, group)
+    await member.send(f"group:{group}", "after")
+    await chat.until_there_are(3)
+    assert chat.texts[2:] == [f"group 【{group}】 user 【{bob}】 send:after"]
+
+
+async def test_what_an_older_path_does_not_tell_is_neither_written_nor_acknowledged(
+    net: Net, database: Server, alice: str, bob: str, group: str
+) -> None:
+    member = await net.open(bob)
+    await join(member, group)
+    chat = await net.chat("group", group, alice)
+    await chat.until(add(alice, group))
+    await member.send(f"user:{alice}", "direct")
+    last = (await member.send(f"group:{group}", "to the group"))["id"]
+    expected = [add(alice, group), f"group 【{group}】 user 【{bob}】 send:to the group"]
+    await chat.until(*expected)
+    await eventually(lambda: stored_offset(database, alice, "chat", f"group:{group}") == last, "it is acknowledged")
+    assert chat.texts == expected
+    await chat.leave()
+    whole = await net.chat("channel", alice)
+    await whole.until(f"user {bob} send:direct")

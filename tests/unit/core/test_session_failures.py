@@ -6,8 +6,8 @@ import pytest
 
 from service.core.commands import ChangeMembership
 from service.core.session import CALL_FAILURES
-from service.errors import Uncertain
-from tests.unit.core.conversation import Client, at, bare, begun, error, join, leave, opened, send
+from service.errors import Unavailable, Uncertain
+from tests.unit.core.conversation import Client, ack, at, bare, begun, error, join, leave, opened, send
 
 # -- failures ----------------------------------------------------------------------------------------------------------
 
@@ -102,6 +102,22 @@ def test_a_client_with_too_many_unanswered_bytes_is_not_read() -> None:
     assert not client.is_read()
     client.stored(1, at(1), is_coming=False)
     assert client.is_read()
+
+
+def test_acks_that_wait_for_their_answer_count_as_unanswered() -> None:
+    client = opened(unanswered_sends=3)
+    client.says(ack(1), ack(2), ack(), ack())
+    assert client.is_read(), "without a ref nothing is to be answered"
+    client.says(send(3))
+    assert not client.is_read()
+    client.session.committed(1)
+    assert client.is_read()
+    client.says(ack(4))
+    assert not client.is_read()
+    client.session.not_committed(2, Unavailable())
+    assert client.is_read()
+    client.says({"type": "ack", "offsets": {"all": "9999-9"}, "ref": 5})
+    assert client.is_read(), "what was refused has its answer"
 
 
 def test_what_waits_for_the_reader_or_behind_a_join_counts_as_unanswered() -> None:
