@@ -40,17 +40,18 @@ async def test_what_the_reader_dispatched_while_a_page_was_on_its_way_is_not_mis
     alice = await Phone.open(node.url, "alice")
     await join(alice, "g")
     stays = await Phone.open(node.url, "bob", "stays")  # the position moves with what is pushed to it
-    await away_with(alice, node.url, stream, 250)  # more than a page
+    await away_with(alice, node.url, stream, 50)
     for _ in range(3):
         page = proxy.hold_answers("page_v1")
         phone = await Phone.dial(node.url, "bob")
         await phone.say(type="hello", device="phone")
-        await hits(page)
+        await hits(page)  # it ends at the head of this moment
         had = len(stays.messages())
         await alice.send_all(stream, [f"meanwhile {n}" for n in range(10)])
         await stays.until(lambda had=had: len(stays.messages()) == had + 10, "the reader is ahead")  # type: ignore[misc]
         page.release()
         await phone.wait("live")
+        assert phone.bodies() == stays.bodies()
         await alice.send_all(stream, ["after"])
         await phone.wait("message", body="after")
         assert phone.bodies() == stays.bodies()
@@ -102,8 +103,9 @@ async def test_messages_and_a_second_attach_during_the_first_are_not_missed(
     await alice.send_all("user:bob", range(5, 10))
     await alice.send_all("user:carol", ["carol"])
     first.release()
-    for new in (phone, tablet, carol):
+    for new, sent in ((phone, list(range(10))), (tablet, list(range(10))), (carol, ["carol"])):
         await new.wait("live")
+        assert new.bodies() == sent
     await alice.send_all("user:bob", ["after"])
     await alice.send_all("user:carol", ["after"])
     for device in (phone, tablet):
