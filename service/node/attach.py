@@ -46,7 +46,7 @@ class Attachments:
         self._idle: dict[str, float] = {}  # streams without connections → when to detach
         self._stray: dict[str, None] = {}  # registered, it seems, but not wanted
         self._to_audit: list[str] = []
-        self._unverified: dict[str, tuple[int, EntryId]] = {}  # stream → the beat to wait for, the head to have by then
+        self._unverified: dict[int, dict[str, EntryId]] = {}  # beat → what the mailbox must have brought by then
         self._wake = asyncio.Event()
         self._calls = asyncio.Lock()
 
@@ -87,13 +87,22 @@ class Attachments:
                     self._node.attached(stream, head)
             return was_rolled_back
 
+    def expect(self, stream: str, entry: EntryId) -> None:
+        """The store answered that it has this entry: if the stream is registered, the mailbox brings it."""
+        if stream in self._registered:
+            self._unverified.setdefault(self._node.reader.next_beat, {})[stream] = entry
+
     def verify(self, beat: int) -> None:
-        """The reader saw this beat: what audits found before it was sent must have come through the mailbox by now."""
-        for stream, (due, head) in list(self._unverified.items()):
-            if beat >= due:
-                del self._unverified[stream]
+        """The reader saw this beat: what was known before it was sent must have come through the mailbox by now.
+
+        Where it has not, connections read pages, and the stream is registered once more.
+        """
+        for due in [due for due in self._unverified if due <= beat]:
+            for stream, head in self._unverified.pop(due).items():
                 track = self._delivery.tracks.get(stream)
-                if track is not None:
+                if track is not None and track.position is not None and track.position < head:
+                    self._registered.pop(stream, None)
+                    self.want(stream)
                     self._node.read_on(track.verify(head))
 
     async def run(self) -> None:
@@ -167,8 +176,7 @@ class Attachments:
             for some in _chunks(streams):
                 positions = self._positions(some)
                 heads = await self._attach(some)
-                due = self._node.reader.next_beat
-                for stream, head in heads.items():  # one that waits is not put off: audits may be as frequent as beats
-                    self._unverified.setdefault(stream, (due, head))
+                for stream, head in heads.items():
+                    self.expect(stream, head)
                 if any(head < positions.get(stream, ZERO) for stream, head in heads.items()):
                     self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

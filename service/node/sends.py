@@ -172,16 +172,20 @@ class Sends:
             connection.flush()
 
     def _note(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
-        """Remembers what was given out, for a server that comes back with less."""
+        """Remembers what was given out: for a server that comes back with less, and a mailbox that brings it not."""
         now = time.monotonic()
         if now - self._rotated > ANSWERED_KEPT_S:
             self._answered = (self._answered[1], {})
             self._rotated = now
         newest = self._answered[1]
+        expect = self._node.attachments.expect
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if outcome.id is None or outcome.is_duplicate:
                 continue
             if waiting.message.kind == "direct":
-                newest[user_stream(waiting.message.sender)] = outcome.id
+                own = user_stream(waiting.message.sender)
+                newest[own] = outcome.id
+                expect(own, outcome.id)
             if outcome.recipient_id is not None:
                 newest[waiting.message.to] = outcome.recipient_id
+                expect(waiting.message.to, outcome.recipient_id)

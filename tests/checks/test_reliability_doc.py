@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# The tables are a page of their own until they are a part of the other.
-PAGES = [page for name in ("reliability.md", "reliability-tables.md") if (page := ROOT / "docs" / name).exists()]
+PAGE = ROOT / "docs" / "reliability.md"
 TEST = re.compile(r"(tests/[\w/.-]+\.py)::(\w+)")
 ROW = re.compile(r"^\| (\d+) \| .*$", re.MULTILINE)
 ROWS = {*range(1, 13), 14, 15, 17, 18, 19, 20, 23, 24, 25, 27, 28}
@@ -15,7 +14,7 @@ ROWS = {*range(1, 13), 14, 15, 17, 18, 19, 20, 23, 24, 25, 27, 28}
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return "\n".join(page.read_text() for page in PAGES)
+    return PAGE.read_text()
 
 
 def is_there(path: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from service.core.names import EntryId, parse_id
 from service.node import Node
 from service.store import OpenedStream, Store, StoreOptions
 from tests.integration.lines import Line
-from tests.integration.store.kit import Server
+from tests.integration.store.kit import Server, key_of
 from tests.integration.wire.kit import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +154,25 @@ async def test_a_storm_of_hellos_leaves_connections_to_the_store_for_those_who_a
         await line.until(type="live")
     assert store.most_opening <= node.settings.limits.opens_in_flight
     assert node.fence.is_open
+
+
+async def test_a_registration_that_was_lost_is_noticed_by_what_is_sent_and_holds_up_no_answer(
+    node: Node, database: Server, alice: str, bob: str
+) -> None:
+    sender, receiver = await arrive(node, alice), await arrive(node, bob)
+    sender.say(type="send", ref=0, to=f"user:{bob}", body="before")
+    await receiver.until(type="message", body="before")
+    for user in (alice, bob):
+        assert database.admin.hdel(key_of("h", f"user:{user}"), node.reader.mailbox) == 1
+    beats = node.reader.next_beat
+    sender.say(type="send", ref=1, to=f"user:{bob}", body="into the void")
+    await sender.until(type="sent", ref=1)
+    await receiver.until(type="message", body="into the void")
+    assert node.reader.next_beat - beats < 20, "the audit, which takes a minute, has found it"
+    registers = [key_of("h", f"user:{user}") for user in (alice, bob)]
+    await eventually(
+        lambda: all(database.admin.hexists(register, node.reader.mailbox) for register in registers), "registered again"
+    )
 
 
 async def test_a_server_that_others_have_opened_is_told_what_only_this_node_knows(
