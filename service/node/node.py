@@ -14,10 +14,10 @@ from service.config import Settings
 from service.core import commands
 from service.core.commands import Command, Started
 from service.core.delivery import Cursor, Delivery, Step
-from service.core.entries import Arrival, Entry, Removal
-from service.core.names import ALL, ZERO, EntryId, group_stream, user_stream
-from service.core.paging import Gap, start_of_membership
-from service.core.session import Life, Session
+from service.core.entries import Arrival, Removal
+from service.core.names import ALL, EntryId, user_stream
+from service.core.paging import Gap
+from service.core.session import Session
 from service.errors import Unavailable, Uncertain, WaypostError
 from service.log import Log
 from service.node.attach import Attachments
@@ -25,13 +25,12 @@ from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket
 from service.node.fence import Fence
 from service.node.lease import Presence
+from service.node.memberships import Memberships
 from service.node.pages import Pages
 from service.node.reader import Reader
 from service.node.sends import Sends
 from service.node.tails import Tails
 from service.store import Store
-
-RETRY_S = 0.2  # before a question that the store did not answer is asked again
 
 
 class Node:
@@ -54,15 +53,14 @@ class Node:
         self.pages = Pages(self, store, settings.limits)
         self.tails = Tails(settings.limits)
         self.commits = Commits(self, store, settings.commit_s)
+        self.memberships = Memberships(self, store, settings.limits)
         self.presence = Presence(self, store, settings)
         self._users: dict[str, set[Connection]] = {}
         self._numbers = 0
         self._stalled: list[Connection] = []
         self._is_dispatching = False
-        # A storm of reconnects, or of hints, leaves connections to the store for everybody else.
+        # A storm of reconnects leaves connections to the store for everybody else.
         self._opening = asyncio.Semaphore(settings.limits.opens_in_flight)
-        self._changing = asyncio.Semaphore(settings.limits.changes_in_flight)
-        self._questions: dict[tuple[int, str], bool] = {}  # groups that are being asked → whether to ask once more
         self._tasks: set[asyncio.Task[None]] = set()
         self._session_limits = commands.Limits(
             body_bytes=settings.limits.body_bytes,
@@ -219,7 +217,7 @@ class Node:
         elif isinstance(command, commands.Open):
             self.spawn(self._open(connection, command))
         elif isinstance(command, commands.ChangeMembership):
-            self.spawn(self._change_membership(connection, command))
+            self.spawn(self.memberships.change(connection, command))
         else:
             connection.hang_up(command.code, command.reason)
 
@@ -266,34 +264,6 @@ class Node:
             if state.stream == user_stream(connection.user) and state.stream not in streams:
                 # It is told nothing of its inbox; but groups joined or left elsewhere are known from there alone.
                 self.follow(connection, state.stream, state.head, state.head, head=state.head)
-
-    async def _change_membership(self, connection: Connection, command: commands.ChangeMembership) -> None:
-        session, mailbox = connection.session, self.reader.mailbox
-        change = self.store.join if command.is_join else self.store.leave
-        stream = group_stream(command.group)
-        try:
-            async with self._changing:
-                membership = await change(
-                    connection.user, command.group, mailbox=mailbox, origin=(connection.number, command.number)
-                )
-        except WaypostError as problem:
-            self.out_of_reach(problem)
-            session.failed(command.number, problem.for_client())
-        except Exception as error:  # noqa: BLE001 - a bug: whether it was done nobody knows
-            self.log.error("membership_failed", traceback=error, connection=connection.number)
-            session.failed(command.number, WaypostError("uncertain"))
-        else:
-            self.sends.note(stream, membership.id)
-            if command.is_join:
-                session.joined(command.number, command.group, membership.id)
-                connection.flush()
-                self._begin_membership(connection, stream, membership.id)
-            else:
-                is_coming = membership.is_announced and bool(mailbox) and mailbox == self.reader.mailbox
-                session.left(command.number, membership.id, is_coming=is_coming)
-                if not is_coming:
-                    self._read_to_the_end(connection, stream)
-        connection.flush()
 
     # -- following -----------------------------------------------------------------------------------------------------
 
@@ -366,26 +336,9 @@ class Node:
             for stream in list(connection.cursors):
                 self._fall_behind(connection, stream)
 
-    def _read_to_the_end(self, connection: Connection, stream: str) -> None:
-        """The membership has ended, or may have: pages bring what was sent before, and end with it, or go on.
-
-        The cursor is a new one, so that a page from before the end, which is still on its way, cannot make it live.
-        """
-        cursor = connection.cursors.get(stream)
-        track = self.delivery.tracks.get(stream)
-        if cursor is None or track is None:
-            return
-        passed = track.passed(cursor)
-        track.unfollow(connection)
-        connection.cursors[stream] = track.follow(connection, passed, must_read=True)
-        connection.session.fell_behind(stream)
-        connection.flush()
-        connection.read_on(stream)
-
-    def _read_once_more(self, connection: Connection, stream: str) -> None:
-        """The user is a member, again perhaps: a page on its way that says otherwise is older than that."""
-        if connection.cursors[stream].must_read:
-            self._read_to_the_end(connection, stream)
+    def connections_of(self, user: str) -> list[Connection]:
+        """All connections of a user to this node."""
+        return list(self._users.get(user, ()))
 
     def _fall_behind(self, connection: Connection, stream: str) -> None:
         track = self.delivery.tracks.get(stream)
@@ -430,75 +383,4 @@ class Node:
             self.tails.drop(stream)
             self.read_on(track.skip_to(entry.id))
         if entry.type in ("joined", "left"):
-            self._membership_changed(stream, entry, is_news=step is not Step.HAD)
-
-    def _membership_changed(self, stream: str, entry: Entry, *, is_news: bool) -> None:
-        """Somebody joined or left. In a group's own stream a `left` is the end; in an inbox it is a hint to ask."""
-        connections = self._users.get(entry.sender)
-        if not connections:
-            return
-        for connection in list(connections):
-            if stream == user_stream(entry.sender):
-                self.hint(connection, entry)
-            elif entry.type == "left" and connection.is_live(stream):
-                if is_news:
-                    self.unfollow(connection, stream)
-                else:  # from a mailbox that was attached late: the user may have come back since
-                    self._read_to_the_end(connection, stream)
-
-    def hint(self, connection: Connection, entry: Entry) -> None:
-        """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
-
-        After a `left` nothing more is pushed until it has: what comes next may be no longer the user's, and in a
-        group too large to announce it there is no other sign. Not for a connection without its `welcome`: what is
-        stored before that is in it, and the rest comes in pages of the inbox.
-        """
-        if connection.session.life is not Life.OPEN:
-            return
-        if entry.type == "left":
-            self._read_to_the_end(connection, entry.to)
-        elif entry.to in connection.cursors:
-            self._read_once_more(connection, entry.to)
-        elif connection.wants(entry.to):
-            self._ask_group(connection, entry.to)
-
-    def _ask_group(self, connection: Connection, stream: str) -> None:
-        """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
-        question = (connection.number, stream)
-        if question in self._questions:
-            self._questions[question] = True
-        else:
-            self._questions[question] = True
-            self.spawn(self._follow_the_group(connection, stream, question))
-
-    async def _follow_the_group(self, connection: Connection, stream: str, question: tuple[int, str]) -> None:
-        try:
-            while self._questions[question] and not connection.is_closed:
-                self._questions[question] = False
-                try:
-                    async with self._changing:
-                        page = await self.store.page(stream, ZERO, [connection.user], max_entries=1, max_bytes=1)
-                except WaypostError as problem:
-                    self.out_of_reach(problem)
-                    await asyncio.sleep(RETRY_S)
-                    await self.may_read()
-                    self._questions[question] = True
-                    continue
-                start = start_of_membership((page.stretches or {}).get(connection.user, ()))
-                if start is not None:
-                    self._begin_membership(connection, stream, start)
-        finally:
-            del self._questions[question]
-
-    def _begin_membership(self, connection: Connection, stream: str, start: EntryId) -> None:
-        """The store said that the user is a member since `start`: follow, unless this is old news.
-
-        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
-        """
-        is_over = start < connection.session.ended.get(stream, ZERO)
-        if is_over or connection.is_closed or not connection.wants(stream):
-            return
-        if stream in connection.cursors:
-            self._read_once_more(connection, stream)
-        else:
-            self.follow(connection, stream, start, start)
+            self.memberships.changed(stream, entry, is_news=step is not Step.HAD)

@@ -143,7 +143,7 @@ class Pages:
         if stream == user_stream(connection.user):
             for item in items:
                 if isinstance(item, Entry) and item.type in ("joined", "left"):
-                    self._node.hint(connection, item)
+                    self._node.memberships.hint(connection, item)
 
     async def read(self, stream: str, after: EntryId, user: str) -> Reading:
         """The page above `after`, with the membership of `user`; shared with whoever asks for the same meanwhile.
