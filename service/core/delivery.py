@@ -198,7 +198,6 @@ class Track(Generic[Link]):
         Returns whether the cursor has caught up (live, or ahead); if not, read on from `cursor.passed`.
         """
         cursor.passed = upto
-        cursor.must_read = False
         position = self.position
         if upto < head or position is None or head < position:
             self._move(cursor, Event.PAGE_BELOW)
@@ -206,6 +205,7 @@ class Track(Generic[Link]):
             self._move(cursor, Event.PAGE_AT)
         else:
             self._move(cursor, Event.PAGE_ABOVE)
+        cursor.must_read = cursor.must_read and cursor.place is Place.BEHIND
         return cursor.place is not Place.BEHIND
 
     def fall_behind(self, link: Link | None = None) -> list[Cursor[Link]]:

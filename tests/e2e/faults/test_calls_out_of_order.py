@@ -173,7 +173,7 @@ async def test_news_of_a_joining_before_welcome_are_not_followed_before_welcome(
     [node] = start_nodes("a")
     alice, laptop = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob", "laptop")
     await join(alice, "g")
-    opening = proxy.hold_answers("open_v1") if opened == "before" else proxy.hold_calls("open_v1")
+    opening = proxy.hold_answers("open_v2") if opened == "before" else proxy.hold_calls("open_v2")
     phone = await Phone.dial(node.url, "bob")
     await phone.say(type="hello", device="phone")
     await hits(opening)
@@ -230,7 +230,7 @@ async def test_a_send_that_is_carried_out_late_after_its_repeat_is_stored_once(
 ) -> None:
     [node] = start_nodes("a")
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
-    late = proxy.hold_calls("publish_v1", cut=True)
+    late = proxy.hold_calls("publish_v2", cut=True)
     answer = await alice.send("user:bob", "once", key="k")
     assert (answer["code"], answer["retry"]) == ("uncertain", True)
     assert (await insist(alice, "user:bob", "once", key="k"))["duplicate"] is False

@@ -17,7 +17,7 @@ STREAMS = ("group:g", "user:bob", "all")
 
 async def send_into_the_dark(phone: Phone, proxy: Proxy, to: str, body: str, key: str | None) -> Frame:
     """A send that is stored, and whose answer is lost; how the client is answered."""
-    lost = proxy.lose_answers("publish_v1")
+    lost = proxy.lose_answers("publish_v2")
     answer = await phone.send(to, body, key=key)
     while answer.get("code") == "unavailable":  # not stored, since the last one that was lost: say it again
         answer = await phone.send(to, body, key=key)
@@ -60,7 +60,7 @@ async def test_where_the_reader_comes_to_the_entry_first_the_send_is_answered_al
 ) -> None:
     [node] = start_nodes("a", call_timeout_s=0.5)
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
-    lost = proxy.lose_answers("publish_v1", silently=True)
+    lost = proxy.lose_answers("publish_v2", silently=True)
     assert (await alice.send("user:bob", "once"))["type"] == "sent"
     await true(lambda: "no answer in time" in node.said(), "the missing answer is noticed")
     assert lost.hits == 1
@@ -105,7 +105,7 @@ async def test_a_hello_or_an_ack_whose_answer_was_lost_is_harmless_when_it_comes
 ) -> None:
     [node] = start_nodes("a")
     alice = await Phone.open(node.url, "alice")
-    proxy.lose_answers("open_v1")
+    proxy.lose_answers("open_v2")
     bob = await Phone.dial(node.url, "bob")
     await bob.say(type="hello", device="phone")
     assert await bob.ends() == 4000
