@@ -53,7 +53,8 @@ async def test_what_the_reader_dispatched_while_a_page_was_on_its_way_is_not_mis
         await phone.wait("live")
         assert phone.bodies() == stays.bodies()
         await alice.send_all(stream, ["after"])
-        await phone.wait("message", body="after")
+        for device in (phone, stays):
+            await device.wait("message", body="after")
         assert phone.bodies() == stays.bodies()
         assert phone.gaps() == []
         phone.cut()
