@@ -1,8 +1,9 @@
 """Stories told to real stores: what may happen, in an order that hypothesis draws, checked against a plain model.
 
 Two nodes in this process, several devices of a few users, and calls that are lost, repeated and late, mailboxes that
-lose entries, readers that stand still, servers that are killed. `story.py` has what may happen, `model.py` what must be so,
-`watch.py` what every connection is checked for. A story that fails is told again in its shortest form, with its seed.
+lose entries, readers that stand still, servers that are killed. `story.py` has what may happen, `model.py` what must
+be so, `watch.py` what every connection is checked for. A story that fails is told again in its shortest form, with its
+seed.
 
 `make test` tells a few, always the same. More of them, and others:
 
