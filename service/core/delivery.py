@@ -24,7 +24,7 @@ from collections.abc import Hashable, Iterator
 from enum import Enum
 from typing import Generic, TypeVar
 
-from service.core.names import EntryId, follows, had
+from service.core.names import ZERO, EntryId, follows, had
 
 Link = TypeVar("Link", bound=Hashable)
 
@@ -91,11 +91,12 @@ class Track(Generic[Link]):
     entry touches the live ones and nothing else.
     """
 
-    __slots__ = ("_seen", "ahead", "behind", "live", "position", "stream")
+    __slots__ = ("_seen", "ahead", "behind", "live", "position", "shown", "stream")
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.position: EntryId | None = None
+        self.shown = ZERO  # the highest head that a page has shown
         self.live: dict[Link, Cursor[Link]] = {}
         self.ahead: dict[Link, Cursor[Link]] = {}
         self.behind: dict[Link, Cursor[Link]] = {}
@@ -198,6 +199,7 @@ class Track(Generic[Link]):
         Returns whether the cursor has caught up (live, or ahead); if not, read on from `cursor.passed`.
         """
         cursor.passed = upto
+        self.shown = max(self.shown, head)
         position = self.position
         if upto < head or position is None or head < position:
             self._move(cursor, Event.PAGE_BELOW)
@@ -264,7 +266,7 @@ class Delivery(Generic[Link]):
         What cursors behind have passed does not count: a client may have made it up.
         """
         return {
-            stream: max([track.position, *(cursor.passed for cursor in track.ahead.values())])
+            stream: max(track.position, track.shown)
             for stream, track in self.tracks.items()
             if track.position is not None
         }

@@ -385,3 +385,13 @@ def test_a_stream_is_tracked_once_and_forgotten_whole() -> None:
     node.forget("all")
     assert node.positions() == {}
     assert node.track("all").position is None
+
+
+def test_what_a_page_has_shown_is_known_to_be_given_out_though_its_cursor_is_behind() -> None:
+    node = Delivery[str]()
+    track = node.track("all")
+    cursor = track.follow("a", ZERO)
+    track.attached(at(3))
+    track.page(cursor, at(4), at(5))  # one that does not reach the head
+    assert cursor.place is Place.BEHIND
+    assert node.positions() == {"all": at(5)}

@@ -92,7 +92,7 @@ def _node(world: World) -> Key:
     box = world.stored.mailboxes.get(reader.mailbox)
     last = 0 if box is None else box.last
     return (
-        tuple((stream, track.position, track._seen) for stream, track in node.delivery.tracks.items()),
+        tuple((stream, track.position, track._seen, track.shown) for stream, track in node.delivery.tracks.items()),
         (attachments._mailbox, *attachments._registered),
         tuple(attachments._wanted),
         tuple((stream, round(at - now, 3)) for stream, at in attachments._idle.items()),
