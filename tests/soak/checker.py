@@ -60,12 +60,15 @@ class Kept(NamedTuple):
 
     `stretches`: (user, group) → pairs of `joined` and `left` ids, the latter "" where there is none. `lost`: stream →
     stretches that the ledger called lost. `settled`: epoch → the time up to which everything had been delivered when
-    that was last looked at; what was acknowledged later may have been there when the store was emptied.
+    that was last looked at; what was acknowledged later may have been there when the store was emptied. `ends`: when
+    that happened (ms): all memberships ended with it. `ends`: when it was
+    emptied (ms): every membership ended then.
     """
 
     stretches: dict[tuple[str, str], list[tuple[str, str]]]
     lost: dict[str, list[Span]]
     settled: dict[str, float]
+    ends: list[int]
 
 
 class Verdict(NamedTuple):
@@ -310,7 +313,8 @@ class _Checker:
         spans: list[Span] = []
         start: EntryId | None = None
         lost = [] if with_lost else self.kept.lost.get(stream, [])
-        for entry, is_join in sorted(self.memberships[user, stream].items()):
+        ends = dict.fromkeys((EntryId(at, 0) for at in self.kept.ends), False)
+        for entry, is_join in sorted({**self.memberships[user, stream], **ends}.items()):
             if any(span.holds(entry) for span in lost):
                 continue
             if is_join and start is None:

@@ -342,6 +342,7 @@ def flushed(stage: Stage, chance: random.Random) -> None:
         pipeline.lrange(name, 0, -1)
     pipeline.flushall()
     *found, _ = pipeline.execute()
+    stage.kept.ends.append(int(time.time() * 1000))
     stage.keep(
         dict(zip(groups, found[: len(groups)], strict=True)), dict(zip(ledgers, found[len(groups) :], strict=True))
     )

@@ -107,7 +107,7 @@ class Stage:
         self.proxies: list[Proxy] = []
         self.nodes: list[NodeProcess] = []
         self.clients: list[ClientProcess] = []
-        self.kept = Kept({}, {}, {})
+        self.kept = Kept({}, {}, {}, [])
         self._marks = 0
 
     def __enter__(self) -> Self:

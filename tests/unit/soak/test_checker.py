@@ -52,7 +52,7 @@ class Run:
         self.folder = folder
         self.faults: list[Fault] = []
         self.facts = facts(1, 2, 3, head=3)
-        self.kept = Kept({("u1", "g1"): [(at(0), "")], ("u0", "g1"): [(at(0), "")]}, {}, {"e1": NOW + 1})
+        self.kept = Kept({("u1", "g1"): [(at(0), "")], ("u0", "g1"): [(at(0), "")]}, {}, {"e1": NOW + 1}, [])
 
     def check(self, received: list[Record], sent: list[Record] | None = None) -> Verdict:
         for user, records in (("u0", SENDER if sent is None else sent), ("u1", received)):
