@@ -60,9 +60,14 @@ class NodeProcess:
                 [sys.executable, "-m", "service", "serve"], env=self._environ, stdout=output, stderr=output
             )
         if wait:
-            wait_until(self._is_ready_or_gone, f"{self.name} is ready", 20)
-            assert self.process.poll() is None, f"{self.name} ended at its start; it said:\n{self.said()}"
+            self.wait_until_ready()
         return self
+
+    def wait_until_ready(self) -> None:
+        """Until this very process is: another one may answer on its port."""
+        wait_until(self._is_ready_or_gone, f"{self.name} is ready", 20)
+        assert self.process is not None
+        assert self.process.poll() is None, f"{self.name} ended at its start; it said:\n{self.said()}"
 
     def _is_ready_or_gone(self) -> bool:
         assert self.process is not None

@@ -8,7 +8,7 @@ import pytest
 
 from migrations import __main__ as migrations
 from service.store import Store, StoreOptions
-from tests.integration.store.kit import Server, binary, wait_until
+from tests.integration.store.kit import Server, binary
 from tests.service import NodeProcess, Phone
 
 
@@ -71,7 +71,7 @@ async def start_nodes(database: Server) -> AsyncIterator[StartNodes]:
         for node in begun:
             node.start(wait=False)
         for node in begun:
-            wait_until(node.is_ready, f"{node.name} is ready", 20)
+            node.wait_until_ready()
         return begun
 
     yield start

@@ -137,7 +137,7 @@ class Stage:
             self.proxies.append(Proxy(self.database.url))
             self.nodes.append(NodeProcess(self.proxies[-1].url, name, **SETTINGS).start(wait=False))
         for node in self.nodes:
-            wait_until(node.is_ready, f"{node.name} is ready", 20)
+            node.wait_until_ready()
         actors = cast.actors()
         urls = [node.url for node in self.nodes]
         for number in range(PROCESSES):

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.integration.store.kit import Server, wait_until
+from tests.integration.store.kit import Server
 from tests.proxy import Proxy
 from tests.service import NodeProcess
 
@@ -34,7 +34,7 @@ async def start_nodes(proxy: Proxy) -> AsyncIterator[StartNodes]:
         for node in begun:
             node.start(wait=False)
         for node in begun:
-            wait_until(node.is_ready, f"{node.name} is ready", 20)
+            node.wait_until_ready()
         return begun
 
     yield start
