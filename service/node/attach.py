@@ -103,7 +103,7 @@ class Attachments:
                 if track is not None and track.position is not None and track.position < head:
                     self._registered.pop(stream, None)
                     self.want(stream)
-                    self._node.read_on(track.verify(head))
+                    self._node.missed(stream, track.verify(head))
 
     async def run(self) -> None:
         """Attaches, detaches and audits for as long as the node lives."""

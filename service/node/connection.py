@@ -14,7 +14,7 @@ from service.core import frames
 from service.core.delivery import Cursor, Place
 from service.core.entries import Arrival, Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
-from service.core.names import EntryId
+from service.core.names import ZERO, EntryId
 from service.core.paging import Gap
 from service.core.session import Session
 
@@ -89,6 +89,7 @@ class Connection:
         "codec",
         "cursors",
         "encode_entry",
+        "inbox_head",
         "is_paused",
         "is_reading",
         "number",
@@ -112,6 +113,7 @@ class Connection:
         self.write: Callable[[bytes], None] = socket.write
         self.encode_entry = codec.entry
         self.cursors: dict[str, Cursor[Connection]] = {}
+        self.inbox_head = ZERO  # when the session was opened
         self.is_paused = False
         self._is_closed = False
         self.is_reading = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from service.config import Limits
 from service.core import commands
 from service.core.entries import Entry
-from service.core.names import ZERO, EntryId, group_stream, user_stream
+from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
 from service.core.paging import start_of_membership
 from service.core.session import Life
 from service.errors import WaypostError
@@ -89,6 +89,15 @@ class Memberships:
             self._read_once_more(connection, entry.to)
         elif connection.wants(entry.to):
             self._ask_group(connection, entry.to)
+
+    def look_again(self, connection: Connection) -> None:
+        """Entries of its user's inbox have passed this connection by, hints of a leaving among them perhaps.
+
+        What is pushed of groups may be no longer the user's: nothing more is, until a page has said whose it is.
+        """
+        for stream in list(connection.cursors):
+            if group_of(stream) is not None:
+                self._read_to_the_end(connection, stream)
 
     def _ask_group(self, connection: Connection, stream: str) -> None:
         """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""

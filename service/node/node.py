@@ -6,7 +6,7 @@ The way of a message through here: `carry_out` (a session's `Publish`) → `send
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from service.auth import Principal, may
@@ -15,7 +15,7 @@ from service.core import commands
 from service.core.commands import Command, Started
 from service.core.delivery import Cursor, Delivery, Step
 from service.core.entries import Arrival, Removal
-from service.core.names import ALL, EntryId, user_stream
+from service.core.names import ALL, ZERO, EntryId, follows, parse_stream, user_stream
 from service.core.paging import Gap
 from service.core.session import Session
 from service.errors import Unavailable, Uncertain, WaypostError
@@ -30,7 +30,7 @@ from service.node.pages import Pages
 from service.node.reader import Reader
 from service.node.sends import Sends
 from service.node.tails import Tails
-from service.store import Store
+from service.store import OpenedStream, Store
 
 
 class Node:
@@ -264,6 +264,15 @@ class Node:
             if state.stream == user_stream(connection.user) and state.stream not in streams:
                 # It is told nothing of its inbox; but groups joined or left elsewhere are known from there alone.
                 self.follow(connection, state.stream, state.head, state.head, head=state.head)
+        self._look_at_hints(connection, opened)
+
+    def _look_at_hints(self, connection: Connection, opened: Sequence[OpenedStream]) -> None:
+        """Hints that came after the session was opened and before `welcome` were not listened to."""
+        inbox = user_stream(connection.user)
+        connection.inbox_head = next((state.head for state in opened if state.stream == inbox), ZERO)
+        position = self.delivery.tracks[inbox].position if inbox in self.delivery.tracks else None
+        if position is not None and connection.inbox_head < position:
+            self.memberships.look_again(connection)
 
     # -- following -----------------------------------------------------------------------------------------------------
 
@@ -313,9 +322,22 @@ class Node:
         track = self.delivery.tracks.get(stream)
         if track is None:
             return
-        self.read_on(track.attached(head))
+        before = track.position
+        fallen = track.attached(head)
+        if before is not None and head != before:
+            self.missed(stream, fallen)
         for cursor in list(track.behind.values()):
+            if stream == user_stream(cursor.link.user) and cursor.link.inbox_head < head:
+                self.memberships.look_again(cursor.link)  # it was opened before that, and hints come only from now on
             self._begin_at(cursor, head)
+
+    def missed(self, stream: str, fallen: list[Cursor[Connection]]) -> None:
+        """Entries of the stream have passed the node by; these cursors have fallen behind for it."""
+        self.read_on(fallen)
+        kind, name = parse_stream(stream)
+        if kind == "user":
+            for connection in self.connections_of(name):
+                self.memberships.look_again(connection)
 
     def read_on(self, fallen: list[Cursor[Connection]]) -> None:
         """These cursors have just fallen behind: their connections read pages."""
@@ -381,6 +403,11 @@ class Node:
                 self._put_stalled_behind()
         elif step is Step.HOLE:
             self.tails.drop(stream)
-            self.read_on(track.skip_to(entry.id))
+            is_next = track.position is not None and follows(entry.id, track.position)  # only its body is elsewhere
+            fallen = track.skip_to(entry.id)
+            if is_next:
+                self.read_on(fallen)
+            else:
+                self.missed(stream, fallen)
         if entry.type in ("joined", "left"):
             self.memberships.changed(stream, entry, is_news=step is not Step.HAD)

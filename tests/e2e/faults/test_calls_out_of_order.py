@@ -41,6 +41,7 @@ async def test_what_the_reader_dispatched_while_a_page_was_on_its_way_is_not_mis
     await join(alice, "g")
     stays = await Phone.open(node.url, "bob", "stays")  # the position moves with what is pushed to it
     await away_with(alice, node.url, stream, 50)
+    await stays.wait("message", body=49)
     for _ in range(3):
         page = proxy.hold_answers("page_v1")
         phone = await Phone.dial(node.url, "bob")
