@@ -82,7 +82,7 @@ def node_drained(stage: Stage, chance: random.Random) -> None:
 def database_killed(stage: Stage, chance: random.Random) -> None:
     stage.database.kill()
     _last(chance, 0, 2)
-    stage.start_database()
+    stage.database.start()
 
 
 def database_stands_still(stage: Stage, chance: random.Random) -> None:
@@ -98,7 +98,7 @@ def both_killed(stage: Stage, chance: random.Random) -> None:
     first()
     _last(chance, 0, 0.5)
     second()
-    stage.start_database()
+    stage.database.start()
     node.start()
 
 
@@ -238,14 +238,14 @@ def clock_set_back(stage: Stage, chance: random.Random) -> None:
     clock.turn(-chance.randrange(60, 3000))
     stage.database.kill()
     stage.database.environ |= clock.environ
-    stage.start_database()
+    stage.database.start()
     _last(chance, 1, 3)
     clock.turn(0)
     _last(chance, 0, 1)
     stage.database.kill()
     for name in clock.environ:
         del stage.database.environ[name]
-    stage.start_database()
+    stage.database.start()
     clock.remove()
 
 
@@ -296,7 +296,7 @@ def power_cut(stage: Stage, chance: random.Random) -> None:
     """The last bytes of the append-only file never reached the disk, though the server said so."""
     stage.database.kill()
     _cut(stage.database, chance)
-    stage.start_database()
+    stage.database.start()
 
 
 def power_cut_everysec(stage: Stage, chance: random.Random) -> None:
@@ -305,7 +305,7 @@ def power_cut_everysec(stage: Stage, chance: random.Random) -> None:
     _last(chance, 3, 4)
     stage.database.kill()
     _cut(stage.database, chance)
-    stage.start_database()
+    stage.database.start()
 
 
 def older_data_put_back(stage: Stage, chance: random.Random) -> None:
@@ -317,7 +317,7 @@ def older_data_put_back(stage: Stage, chance: random.Random) -> None:
     stage.database.kill()
     shutil.rmtree(folder)
     kept.rename(folder)
-    stage.start_database()
+    stage.database.start()
 
 
 def replica_behind_promoted(stage: Stage, chance: random.Random) -> None:

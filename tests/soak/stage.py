@@ -148,16 +148,6 @@ class Stage:
     def admin(self) -> Admin:
         return self.database.admin
 
-    def start_database(self) -> None:
-        """Starts it again, after a crash as docs/reliability.md says: Redis 7 keeps half a transaction at the end of
-        its file, and would carry it out at the start after the next.
-        """
-        if self.product == "redis":
-            [manifest] = (self.database.folder / "appendonlydir").glob("*.manifest")
-            command = ["redis-check-aof", "--fix", str(manifest)]
-            subprocess.run(command, input=b"y\n", stdout=subprocess.DEVNULL, check=True)
-        self.database.start()
-
     def migrate(self) -> None:
         """`waypost migrate up`."""
         asyncio.run(migrations.up(self.database.url))
