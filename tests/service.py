@@ -69,6 +69,13 @@ class NodeProcess:
         assert self.process is not None
         assert self.process.poll() is None, f"{self.name} ended at its start; it said:\n{self.said()}"
 
+    @staticmethod
+    def start_all(nodes: Iterable["NodeProcess"]) -> None:
+        """Several at a time: a process takes half a second to come up."""
+        begun = [node.start(wait=False) for node in nodes]
+        for node in begun:
+            node.wait_until_ready()
+
     def _is_ready_or_gone(self) -> bool:
         assert self.process is not None
         return self.process.poll() is not None or self.is_ready()

@@ -87,7 +87,10 @@ class Fence:
                 node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)
             live = await store.nodes()
             self._told = state.server_run  # unless a rollback is seen meanwhile, or this fails
-            if await store.reconcile(node.name, sorted({node.name, *live}), node.known_ids()):
+            known = node.known_ids()
+            if state.is_open and not known:  # it has just started, and has nothing to tell
+                return True
+            if await store.reconcile(node.name, sorted({node.name, *live}), known):
                 return True
         except Reset as problem:
             self.reason = f"the store was reset: {problem.detail}"

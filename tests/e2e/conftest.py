@@ -68,10 +68,7 @@ async def start_nodes(database: Server) -> AsyncIterator[StartNodes]:
     def start(*names: str, **settings: object) -> list[NodeProcess]:
         begun = [NodeProcess(database.url, name, **settings) for name in names]
         nodes.extend(begun)
-        for node in begun:
-            node.start(wait=False)
-        for node in begun:
-            node.wait_until_ready()
+        NodeProcess.start_all(begun)
         return begun
 
     yield start

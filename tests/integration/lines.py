@@ -1,6 +1,9 @@
 """A client of a node in this very process: no socket, and every frame that the node wrote."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from service.auth import Principal
 from service.core import frames
@@ -10,6 +13,16 @@ from service.node.connection import Connection, gap_frame
 from service.transports.websocket import WireCodec
 from tests.integration.wire.kit import eventually
 from tests.service import Frame
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[Node]:
+    """The node at work, once it is ready."""
+    task = asyncio.create_task(node.run())
+    await eventually(lambda: not node.not_ready(), "it is ready")
+    yield node
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class Line:

@@ -3,7 +3,7 @@
     python -m tests.soak.clients SEED FOLDER NODE_URL... -- ACTOR...
 
 It is ordered about over standard input, a word a line: `mark N` (send a mark on every stream that is ours to mark),
-`quiet` and `talk` (stop sending, and go on), `end`. On standard output it says, several times a second, how far it is:
+`quiet` (send nothing more of its own), `end`. On standard output it says, several times a second, how far it is:
 `{"marked":N,"live":N,"unanswered":N}`: the last mark that every device here has seen on all its streams, how many
 devices are connected and caught up, and how many sends have no answer yet.
 
@@ -361,7 +361,7 @@ class Process:
                     if order[0] == "mark":
                         device.mark(int(order[1]))
                     else:
-                        device.is_quiet = order[0] == "quiet"
+                        device.is_quiet = True
                 failed = [task for task in running if task.done()]
                 for task in failed:
                     task.result()

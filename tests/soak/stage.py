@@ -135,9 +135,8 @@ class Stage:
         self.migrate()
         for name in NODES:
             self.proxies.append(Proxy(self.database.url))
-            self.nodes.append(NodeProcess(self.proxies[-1].url, name, **SETTINGS).start(wait=False))
-        for node in self.nodes:
-            node.wait_until_ready()
+            self.nodes.append(NodeProcess(self.proxies[-1].url, name, **SETTINGS))
+        NodeProcess.start_all(self.nodes)
         actors = cast.actors()
         urls = [node.url for node in self.nodes]
         for number in range(PROCESSES):

@@ -31,10 +31,7 @@ async def start_nodes(proxy: Proxy) -> AsyncIterator[StartNodes]:
     def start(*names: str, through: Proxy | None = None, **settings: object) -> list[NodeProcess]:
         begun = [NodeProcess((through or proxy).url, name, **settings) for name in names]
         nodes.extend(begun)
-        for node in begun:
-            node.start(wait=False)
-        for node in begun:
-            node.wait_until_ready()
+        NodeProcess.start_all(begun)
         return begun
 
     yield start

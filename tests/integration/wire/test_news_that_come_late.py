@@ -12,7 +12,7 @@ from service.core.names import EntryId
 from service.node import Node
 from service.store import Store, StoreOptions
 from service.store.records import Membership
-from tests.integration.lines import Line
+from tests.integration.lines import Line, running
 from tests.integration.store.kit import Server
 from tests.integration.wire.kit import PATIENCE_S, eventually
 
@@ -61,12 +61,8 @@ async def store(database: Server, options: StoreOptions) -> AsyncIterator[SlowSt
 
 @pytest.fixture
 async def node(store: SlowStore, fresh: Callable[[str], str]) -> AsyncIterator[Node]:
-    node = Node(store, Settings(node=fresh("late"), dev=True))
-    running = asyncio.create_task(node.run())
-    await eventually(lambda: not node.not_ready(), "it is ready")
-    yield node
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(Node(store, Settings(node=fresh("late"), dev=True))) as node:
+        yield node
 
 
 async def test_news_of_a_joining_that_are_older_than_the_leaving_are_not_followed(

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from service.config import Limits, Settings
+from service.config import Settings
 from service.core.entries import Page
 from service.core.names import EntryId, parse_id
 from service.node import Node
 from service.store import OpenedStream, Store, StoreOptions
-from tests.integration.lines import Line
+from tests.integration.lines import Line, running
 from tests.integration.store.kit import Server, key_of
 from tests.integration.wire.kit import PATIENCE_S, eventually
 
@@ -50,11 +50,6 @@ def options() -> StoreOptions:
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits()
-
-
-@pytest.fixture
 async def store(database: Server, options: StoreOptions) -> AsyncIterator[HeldStore]:
     store = await HeldStore.connect(database.url, options=options)
     store.may_page = asyncio.Event()
@@ -64,13 +59,9 @@ async def store(database: Server, options: StoreOptions) -> AsyncIterator[HeldSt
 
 
 @pytest.fixture
-async def node(store: HeldStore, limits: Limits, fresh: Callable[[str], str]) -> AsyncIterator[Node]:
-    node = Node(store, Settings(node=fresh("busy"), dev=True, limits=limits))
-    running = asyncio.create_task(node.run())
-    await eventually(lambda: not node.not_ready(), "it is ready")
-    yield node
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+async def node(store: HeldStore, fresh: Callable[[str], str]) -> AsyncIterator[Node]:
+    async with running(Node(store, Settings(node=fresh("busy"), dev=True))) as node:
+        yield node
 
 
 async def arrive(node: Node, user: str, device: str = "phone") -> Line:
