@@ -85,8 +85,9 @@ def contradicts(page: Page) -> bool:
     redaction = page.redactions.get(after.n)
     if redaction is not None:
         return redaction.id != after
-    if any(removal.after < after <= removal.to for removal in page.removals):
-        return False
+    for removal in page.removals:
+        if removal.after < after <= removal.to:  # within a fork only its end is of this history
+            return removal.policy == "fork" and after != removal.to
     if page.before is not None and page.before.n >= after.n:
         return True
     return bool(page.entries) and page.entries[0].id.n <= after.n

@@ -31,6 +31,7 @@ class Fence:
         self._tripped.set()
         self._told = ""  # the run of the server that has been told the ids this node knows
         self._epoch = ""  # of the history that this node's positions belong to
+        self._is_late = False  # the node worked on another server, and this one has not been told yet what it knows
         self.server_run = ""  # of the server that was looked at last: no part of the node is to stay with another
         self.reason = "the store has not been reached yet"
 
@@ -79,18 +80,20 @@ class Fence:
             self._epoch = state.epoch
             if state.server_run != self.server_run:
                 await store.reconnect()
+                self._is_late = bool(self.server_run)
                 self.server_run = state.server_run
             # One that others have opened already may lack what only this node knows, so it is told all the same.
             if state.is_open and self._told == state.server_run:
                 return True
             if not state.is_open:
                 node.log.warning("store_differs", detail=self.reason, run=state.server_run, epoch=state.epoch)
-            live = await store.nodes()
             self._told = state.server_run  # unless a rollback is seen meanwhile, or this fails
             known = node.known_ids()
             if state.is_open and not known:  # it has just started, and has nothing to tell
                 return True
-            if await store.reconcile(node.name, sorted({node.name, *live}), known):
+            live = sorted({node.name, *await store.nodes()})
+            if await store.reconcile(node.name, live, known, is_late=self._is_late):
+                self._is_late = False
                 return True
         except Reset as problem:
             self.reason = f"the store was reset: {problem.detail}"

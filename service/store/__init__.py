@@ -245,10 +245,14 @@ class Store:
         """Take a node off the list, when it shuts down."""
         await nodes.forget_node(self._context, node)
 
-    async def reconcile(self, node: str, live: Sequence[str], heads: Mapping[str, EntryId]) -> bool:
+    async def reconcile(
+        self, node: str, live: Sequence[str], heads: Mapping[str, EntryId], *, is_late: bool = False
+    ) -> bool:
         """Tell a new server the ids this node knows to be given out; where it lags, the stretch is noted as lost.
 
+        `is_late`: the node worked on another server until now. Where others have opened a partition without it, what
+        it knows may be of a branch that was lost: offsets of that branch are made void.
         Returns True when every partition is open. While False, call again with the same arguments: a partition
         opens when all `live` nodes have called, or 2 s after the first call. Harmless on an open store.
         """
-        return await nodes.reconcile(self._context, node, live, heads)
+        return await nodes.reconcile(self._context, node, live, heads, is_late=is_late)

@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "open": 2,
     "page": 1,
     "publish": 2,
-    "reconcile": 1,
+    "reconcile": 2,
     "redact": 1,
     "trim": 1,
 }

@@ -123,19 +123,24 @@ async def forget_node(context: Context, node: str) -> None:
             raise reply_error(reply, is_write=True) from reply
 
 
-async def reconcile(context: Context, node: str, live: Sequence[str], heads: Mapping[str, EntryId]) -> bool:
+async def reconcile(
+    context: Context, node: str, live: Sequence[str], heads: Mapping[str, EntryId], *, is_late: bool
+) -> bool:
     """See `Store.reconcile`."""
     layout = context.layout
     by_tag: dict[str, list[dict[str, str]]] = {tag: [] for tag in layout.tags}
     for stream, head in heads.items():
         by_tag[layout.tag(stream)].append({"stream": stream, "id": str(head)})
     # Every partition is told, also after one that still waits.
-    states = [await _reconcile_partition(context, node, live, tag, streams) for tag, streams in by_tag.items()]
+    states = [
+        await _reconcile_partition(context, node, live, tag, streams, is_late=is_late)
+        for tag, streams in by_tag.items()
+    ]
     return all(states)
 
 
 async def _reconcile_partition(
-    context: Context, node: str, live: Sequence[str], tag: str, streams: Sequence[dict[str, str]]
+    context: Context, node: str, live: Sequence[str], tag: str, streams: Sequence[dict[str, str]], *, is_late: bool
 ) -> bool:
     is_open = False
     for begin in range(0, max(len(streams), 1), _RECONCILE_CHUNK):
@@ -146,6 +151,7 @@ async def _reconcile_partition(
             "live": list(live),
             "final": begin + _RECONCILE_CHUNK >= len(streams),
             "wait_ms": _RECONCILE_WAIT_MS,
+            "is_late": is_late,
             "streams": list(streams[begin : begin + _RECONCILE_CHUNK]),
         }
         [state] = await context.call("reconcile", arg)

@@ -1,8 +1,9 @@
--- reconcile_v1: a node tells a partition of a new server which ids it knows to have been given out.
+-- reconcile_v2: a node tells a partition of a new server which ids it knows to have been given out.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, tag, node, live (names of the live nodes), final (boolean: this node's last chunk),
---       wait_ms, streams: list of {stream, id (given out for certain)}}
+--       wait_ms, is_late (boolean: the node worked on another server, perhaps while others went on here), streams:
+--       list of {stream, id (given out for certain)}}
 -- Returns {'ok', 'open' or 'waiting'}. A head that is lower is raised to the id, and the stretch is noted as lost
 --         in the ledger; heads are never lowered. The partition opens (its fence names this server) when all live
 --         nodes have sent their last chunk, or `wait_ms` after the first call. Harmless twice, late, and when open.
@@ -16,17 +17,22 @@ local function reconcile(_, args)
   if found[1] ~= arg.epoch then return {'fenced', found[1]} end
   local run, now = run_id(), now_ms()
 
+  -- Others have opened the partition, and may have written since: the ids of this node are of a branch that was lost.
+  -- The head is raised to an id that nobody was given, so that no offset of that branch looks like one of this history.
+  local is_fork = arg.is_late and found[2] == run
+
   local function raise(stream)
     local head, _, lost = bounds(arg.tag, stream.stream)
     if not is_above(stream.id, head) then return end
     local _, head_n = split(head)
     local ms, n = split(stream.id)
     -- Never a lower number, not even for an id of a later millisecond.
-    local raised = join_id(ms, math.max(n, head_n))
+    local raised = join_id(is_fork and math.max(now, ms + 1) or ms, math.max(n, head_n))
     local hash = key(arg.tag, 'h', stream.stream)
     if n > head_n then
       note_removal(key(arg.tag, 'x', stream.stream), {
-        after = head, to = raised, count = n - head_n, kind = 'lost', policy = '', limit = '', at = now, run = run,
+        after = head, to = raised, count = n - head_n, kind = 'lost', policy = is_fork and 'fork' or '',
+        limit = '', at = now, run = run,
       })
       if is_above(raised, lost) then redis.call('HSET', hash, 'lost', raised) end
     end
@@ -52,4 +58,4 @@ local function reconcile(_, args)
   return {'ok', 'open'}
 end
 
-redis.register_function{function_name = 'reconcile_v1', callback = reconcile, flags = {'allow-oom'}}
+redis.register_function{function_name = 'reconcile_v2', callback = reconcile, flags = {'allow-oom'}}

@@ -6,6 +6,7 @@ import pytest
 
 from migrations import __main__ as migrations
 from service.core.names import ZERO, EntryId
+from service.core.paging import contradicts
 from service.errors import Fenced, Reset, Unavailable
 from service.store import Store, StoreOptions
 from tests.integration.store.kit import (
@@ -163,3 +164,23 @@ async def test_a_server_that_was_killed_comes_back_with_all_that_was_acknowledge
     [following] = await send(store, to_all("alice"))
     assert following.n == 51
     await store.close()
+
+
+async def test_who_comes_late_may_know_a_branch_that_was_lost_and_no_offset_of_it_is_good(
+    store: Store, admin: Admin
+) -> None:
+    ids = await send(store, *(to_all("alice") for _ in range(3)))  # 3 is of this branch, while the node was elsewhere
+    known = EntryId(ids[2].ms + 5, 5)
+    assert await store.reconcile("n1", ["n1"], {"all": known}, is_late=True)
+
+    page = await store.page("all", ids[2], [], max_entries=9, max_bytes=999)
+    assert page.head.n == 5
+    assert page.head > known
+    [removal] = page.removals
+    assert (removal.after, removal.to, removal.count, removal.kind) == (ids[2], page.head, 2, "lost")
+    [after] = await send(store, to_all("alice"))
+    assert after.n == 6
+    for void in (known, EntryId(ids[2].ms + 4, 4), EntryId(ids[2].ms + 3, 3)):
+        assert contradicts(await store.page("all", void, [], max_entries=9, max_bytes=999))
+    for good in (*ids, removal.to, after):
+        assert not contradicts(await store.page("all", good, [], max_entries=9, max_bytes=999))

@@ -128,7 +128,9 @@ class Door(Store):
     async def nodes(self) -> list[str]:
         return self._nodes
 
-    async def reconcile(self, node: str, live: Sequence[str], heads: Mapping[str, EntryId]) -> bool:
+    async def reconcile(
+        self, node: str, live: Sequence[str], heads: Mapping[str, EntryId], *, is_late: bool = False
+    ) -> bool:
         def work() -> object:
             return self.stored.reconcile(node, live, heads)
 
