@@ -17,7 +17,8 @@ from typing import Self
 
 from service.core.entries import Durability, Page
 from service.core.names import EntryId
-from service.store import devices, groups, nodes, streams
+from service.core.retention import Hold
+from service.store import devices, groups, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
@@ -37,8 +38,10 @@ from service.store.records import (
     StoreOptions,
     StoreRefused,
     Superseded,
+    Survey,
     TrimCause,
     Trimmed,
+    Unread,
 )
 
 __all__ = [
@@ -59,9 +62,14 @@ __all__ = [
     "StoreOptions",
     "StoreRefused",
     "Superseded",
+    "Survey",
     "TrimCause",
     "Trimmed",
+    "Unread",
 ]
+
+# Entries; a call of this many takes about a millisecond on a stream of a million, and 5 ms at most (see tests/bench).
+TRIM_STEP_ENTRIES = 500
 
 
 class Store:
@@ -154,13 +162,79 @@ class Store:
         """
         return await streams.redact(self._context, stream, entry, by, only_sender=only_sender)
 
-    async def trim(self, stream: str, upto: EntryId, cause: TrimCause, *, limit: int = 500) -> Trimmed:
-        """Remove entries up to and including `upto`, at most `limit` of them, and note it in the ledger.
+    # Retention
 
-        Call it again while `more`. Repeating it or coming late changes nothing. Raises `Superseded` when
-        `cause` names a lease that somebody else has taken.
+    async def trim(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        cause: TrimCause,
+        *,
+        keep: int = 0,
+        keep_bytes: int | None = None,
+        hold: Hold | None = None,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Trimmed:
+        """Remove the oldest entries up to and including `upto` (None: the head), and note it in the ledger.
+
+        One step removes at most `limit` entries; call it again while `more`. `keep` entries stay. With `keep_bytes` no
+        more go than it takes to come down to so many, as far as `measure` has measured; `hold` is what an inbox keeps.
+        Repeating it or coming late changes nothing. Raises `Superseded` when `cause` names a lease that somebody else
+        has taken.
         """
-        return await streams.trim(self._context, stream, upto, cause, limit=limit)
+        return await retention.trim(
+            self._context, stream, upto, cause, keep=keep, keep_bytes=keep_bytes, hold=hold, limit=limit
+        )
+
+    async def survey(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        *,
+        keep: int = 0,
+        over: int | None = None,
+        hold: Hold | None = None,
+        after: EntryId | None = None,
+        skipped: int = 0,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Survey:
+        """What one step of `trim` would remove, and how the stream stands. Writes nothing.
+
+        Call it again while `more`, with `after` the last id it named and `skipped` the entries counted so far. `over`
+        is how many bytes have to go at least (None: no matter).
+        """
+        return await retention.survey(
+            self._context, stream, upto, keep=keep, over=over, hold=hold, after=after, skipped=skipped, limit=limit
+        )
+
+    async def measure(self, stream: str, *, limit: int = TRIM_STEP_ENTRIES) -> tuple[int, bool]:
+        """Go on measuring a stream; returns the bytes above its floor so far, and whether there is more to measure.
+
+        What was measured is remembered, so that only what is new costs anything. May be repeated.
+        """
+        return await retention.measure(self._context, stream, limit=limit)
+
+    async def unread(self, stream: str, after: EntryId, to: EntryId, *, idle_before: int, devices_max: int) -> Unread:
+        """What devices have not acknowledged of the numbers above `after` up to `to`, within what is their users'.
+
+        Those seen last before `idle_before` (Redis ms) are left out. Reads the devices of everybody whom the stream is
+        for, some at a time, `devices_max` at most.
+        """
+        return await retention.unread(
+            self._context, stream, after, to, idle_before=idle_before, devices_max=devices_max
+        )
+
+    async def scan(self, letter: str, cursor: int) -> tuple[list[str], int]:
+        """Some of the names whose keys are of that kind (`s` streams, `d` users, `g` groups), and where to go on.
+
+        Begin at 0; 0 comes back at the end. A name that was there all the time comes at least once. A cursor is good
+        on the server (`run`) that gave it.
+        """
+        return await retention.scan(self._context, letter, cursor)
+
+    async def now_ms(self) -> int:
+        """Redis time."""
+        return await retention.now_ms(self._context)
 
     # The register
 

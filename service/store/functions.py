@@ -15,6 +15,7 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_OLDEST = ("trim", "survey", "measure")  # those that walk a stream from its oldest entry
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
@@ -25,12 +26,14 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "lease": 1,
     "leave": 1,
     "mailbox": 1,
+    "measure": 1,
     "open": 2,
     "page": 1,
     "publish": 2,
     "reconcile": 2,
     "redact": 1,
-    "trim": 1,
+    "survey": 1,
+    "trim": 2,
 }
 
 
@@ -43,7 +46,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    parts = ("_shared", *(("_append",) if name in _APPENDING else ()), name)
+    shared = {"_append": _APPENDING, "_oldest": _OLDEST}
+    parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 

@@ -83,6 +83,14 @@ KEYS: tuple[KeyKind, ...] = (
         "trim, below the floor",
         "redactions: n -> JSON {id, by, at, sender, to, mid}",
     ),
+    KeyKind(
+        "wp:{p}:b:<stream>",
+        "hash",
+        "ttl",
+        "measure, trim",
+        "expiry, 7 d after the last measure",
+        "where a policy limits bytes: upto (id up to which the stream was measured), bytes (from the floor to there)",
+    ),
     KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
     KeyKind("wp:{p}:d:<user>", "hash", "permanent", "open, commit", "nobody", "device -> JSON {first, last, node}"),
     KeyKind(
@@ -183,6 +191,16 @@ class Layout:
 def key(tag: str, letter: str, name: str) -> str:
     """A key of a partition: one letter for what it is, then what it is of."""
     return f"wp:{{{tag}}}:{letter}:{name}"
+
+
+def every(letter: str) -> str:
+    """The pattern that a SCAN finds all keys of a kind by, whatever their partition."""
+    return f"wp:{{*}}:{letter}:*"
+
+
+def name_in(raw: bytes) -> str:
+    """What a key of a partition is of."""
+    return raw.decode().split(":", 3)[3]
 
 
 def epoch(tag: str) -> str:

@@ -180,8 +180,49 @@ class TrimCause(msgspec.Struct, frozen=True):
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """What one step of trimming did: entries removed, the floor now, and whether more can go up to the same id."""
+    """What one step of trimming did.
+
+    `removed` entries of `size` bytes (names and values of fields) are gone, `floor` is where the stream begins now,
+    `more` says that another step may remove more. `is_held`: a device that has not acknowledged kept something.
+    """
 
     removed: int
     floor: EntryId
     more: bool
+    size: int = 0
+    is_held: bool = False
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """One step of looking at what a trim would remove, and how the stream stands.
+
+    `entries` of `size` bytes would go, `last` is the id of the last of them (None: none). `oldest` is the oldest that
+    would stay, `length` how many entries there are. `measured` is how many bytes `measure` has counted, up to
+    `measured_upto` (None: never). `now_ms` is Redis time.
+    """
+
+    entries: int
+    size: int
+    last: EntryId | None
+    more: bool
+    is_held: bool
+    head: EntryId
+    floor: EntryId
+    length: int
+    oldest: EntryId | None
+    measured_upto: EntryId | None
+    measured: int
+    now_ms: int
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """What devices have not acknowledged of a stretch of a stream.
+
+    `messages` are numbers, summed over the `devices` that lack any; `is_whole` is False when there were more devices
+    than one may ask, so that there may be more.
+    """
+
+    devices: int
+    messages: int
+    asked: int
+    is_whole: bool

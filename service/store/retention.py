@@ -1,0 +1,216 @@
+"""Retention: trimming, looking at what a trim would do, measuring, and who has not read what goes."""
+
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+from redis.exceptions import RedisError
+
+from service.core.entries import Stretch
+from service.core.names import EntryId, group_of, parse_stream
+from service.core.retention import Hold
+from service.store import decode, keys
+from service.store.connection import Command, Reply, reply_error
+from service.store.context import Context
+from service.store.records import Survey, TrimCause, Trimmed, Unread
+
+MEASURE_TTL_S = 7 * 86_400  # a measure that nobody goes on with is of a policy that is no more
+_SCAN_COUNT = 1000  # keys looked at by one SCAN: a fraction of a millisecond
+_USERS_AT_A_TIME = 100  # of whom devices are asked for in one pipeline: a few hundred short reads
+
+
+def _hold(hold: Hold | None) -> dict[str, object] | None:
+    return None if hold is None else {"user": hold.user, "upto": str(hold.upto), "idle_before": hold.idle_before}
+
+
+async def trim(
+    context: Context,
+    stream: str,
+    upto: EntryId | None,
+    cause: TrimCause,
+    *,
+    keep: int,
+    keep_bytes: int | None,
+    hold: Hold | None,
+    limit: int,
+) -> Trimmed:
+    """See `Store.trim`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "upto": "" if upto is None else str(upto),
+        "limit": limit,
+        "keep": keep,
+        "keep_bytes": -1 if keep_bytes is None else keep_bytes,
+        "hold": _hold(hold),
+        "kind": cause.kind,
+        "policy": cause.policy,
+        "limit_name": cause.limit,
+        "run": cause.run,
+        "lease": cause.lease,
+        "token": cause.token,
+    }
+    removed, floor, more, size, is_held = await context.call("trim", arg)
+    return Trimmed(removed, decode.entry_id(floor), more == 1, size, is_held == 1)
+
+
+async def survey(
+    context: Context,
+    stream: str,
+    upto: EntryId | None,
+    *,
+    keep: int,
+    over: int | None,
+    hold: Hold | None,
+    after: EntryId | None,
+    skipped: int,
+    limit: int,
+) -> Survey:
+    """See `Store.survey`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "after": "" if after is None else str(after),
+        "skipped": skipped,
+        "upto": "" if upto is None else str(upto),
+        "limit": limit,
+        "keep": keep,
+        "hold": _hold(hold),
+        "over": -1 if over is None else over,
+    }
+    entries, size, last, more, is_held, stands = await context.call("survey", arg, is_write=False)
+    head, floor, length, oldest, measured_upto, measured, now = stands
+    return Survey(
+        entries=entries,
+        size=size,
+        last=_id_or_none(last),
+        more=more == 1,
+        is_held=is_held == 1,
+        head=decode.entry_id(head),
+        floor=decode.entry_id(floor),
+        length=length,
+        oldest=_id_or_none(oldest),
+        measured_upto=_id_or_none(measured_upto),
+        measured=int(measured),
+        now_ms=int(now),
+    )
+
+
+def _id_or_none(raw: bytes) -> EntryId | None:
+    return decode.entry_id(raw) if raw else None
+
+
+async def measure(context: Context, stream: str, *, limit: int) -> tuple[int, bool]:
+    """See `Store.measure`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "limit": limit,
+        "ttl": MEASURE_TTL_S,
+    }
+    size, more = await context.call("measure", arg)
+    return int(size), more == 1
+
+
+async def unread(
+    context: Context, stream: str, after: EntryId, to: EntryId, *, idle_before: int, devices_max: int
+) -> Unread:
+    """See `Store.unread`."""
+    devices = messages = asked = 0
+    async for users in _audience(context, stream):
+        for stretches, offset in await _offsets(context, stream, users, idle_before):
+            if asked == devices_max:
+                return Unread(devices, messages, asked, is_whole=False)
+            asked += 1
+            lacking = sum(
+                max(0, min(to, stretch.left or to).n - max(after, offset, stretch.joined).n) for stretch in stretches
+            )
+            devices += lacking > 0
+            messages += lacking
+    return Unread(devices, messages, asked, is_whole=True)
+
+
+_EVER = (Stretch(EntryId(0, 0)),)
+
+
+async def _audience(context: Context, stream: str) -> AsyncIterator[list[tuple[str, tuple[Stretch, ...]]]]:
+    """Whoever a stream is for, some at a time, with the stretches that are theirs. Somebody may come twice."""
+    kind, name = parse_stream(stream)
+    if kind == "user":
+        yield [(name, _EVER)]
+        return
+    cursor = 0
+    group = group_of(stream)
+    while True:
+        found: list[tuple[str, tuple[Stretch, ...]]]
+        if group is not None:
+            key = context.layout.group(group)
+            raw_cursor, fields = await context.link.call(
+                "HSCAN", key, cursor, "COUNT", _USERS_AT_A_TIME, is_write=False
+            )
+            records = zip(fields[0::2], fields[1::2], strict=True)
+            found = [(user.decode(), decode.stretches(record)) for user, record in records if not user.startswith(b"/")]
+        else:
+            raw_cursor, names = await context.link.call(
+                "SCAN", cursor, "MATCH", keys.every("d"), "COUNT", 10 * _USERS_AT_A_TIME, is_write=False
+            )
+            found = [(keys.name_in(raw), _EVER) for raw in names]
+        yield found
+        cursor = int(raw_cursor)
+        if cursor == 0:
+            return
+
+
+async def _offsets(
+    context: Context, stream: str, users: Iterable[tuple[str, tuple[Stretch, ...]]], idle_before: int
+) -> list[tuple[tuple[Stretch, ...], EntryId]]:
+    """For each device that is not idle and has an offset of the stream: what is its user's, and the offset."""
+    audience = list(users)
+    layout = context.layout
+    listed = await _replies(context, [("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user, _ in audience])
+    found = [
+        (layout.offsets(user, device.decode()), stretches)
+        for (user, stretches), devices in zip(audience, listed, strict=True)
+        for device, record in zip(devices[0::2], devices[1::2], strict=True)
+        if not _is_idle(record, idle_before)
+    ]
+    stored = await _replies(context, [("HGET", key, stream) for key, _ in found])
+    return [
+        (stretches, decode.entry_id(raw.split(b" ", 1)[0]))
+        for (_, stretches), raw in zip(found, stored, strict=True)
+        if raw is not None
+    ]
+
+
+def _is_idle(record: bytes, idle_before: int) -> bool:
+    """Whether a device was seen last before that; one whose record cannot be read counts as there."""
+    try:
+        return bool(msgspec.json.decode(record)["last"] < idle_before)
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return False
+
+
+async def _replies(context: Context, commands: list[Command]) -> list[Reply]:
+    if not commands:
+        return []
+    replies = await context.link.pipeline(commands, is_write=False)
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply_error(reply, is_write=False) from reply
+    return replies
+
+
+async def scan(context: Context, letter: str, cursor: int) -> tuple[list[str], int]:
+    """See `Store.scan`."""
+    raw, found = await context.link.call(
+        "SCAN", cursor, "MATCH", keys.every(letter), "COUNT", _SCAN_COUNT, is_write=False
+    )
+    return [keys.name_in(name) for name in found], int(raw)
+
+
+async def now_ms(context: Context) -> int:
+    """See `Store.now_ms`."""
+    seconds, micros = await context.link.call("TIME", is_write=False)
+    return int(seconds) * 1000 + int(micros) // 1000
