@@ -17,7 +17,7 @@ from typing import Self
 
 from service.core.entries import Durability, Page
 from service.core.names import EntryId
-from service.core.retention import Hold
+from service.core.retention import Cut, Hold
 from service.store import devices, groups, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
@@ -206,6 +206,13 @@ class Store:
         return await retention.survey(
             self._context, stream, upto, keep=keep, over=over, hold=hold, after=after, skipped=skipped, limit=limit
         )
+
+    async def ripe(self, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+        """Which of these streams have something that one of their cuts lets go, each with its oldest entry.
+
+        One short call for hundreds of streams. What cuts keep, and what an inbox holds, is not looked at here.
+        """
+        return await retention.ripe(self._context, streams)
 
     async def measure(self, stream: str, *, limit: int = TRIM_STEP_ENTRIES) -> tuple[int, bool]:
         """Go on measuring a stream; returns the bytes above its floor so far, and whether there is more to measure.

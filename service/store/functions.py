@@ -32,6 +32,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "publish": 2,
     "reconcile": 2,
     "redact": 1,
+    "ripe": 1,
     "survey": 1,
     "trim": 2,
 }

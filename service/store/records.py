@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from service.core.entries import Durability, GapKind
-from service.core.names import EntryId
+from service.core.names import ZERO, EntryId
 from service.errors import Unavailable, WaypostError
 
 # Bytes; a larger body goes to mailboxes as a reference, else every node would add a copy. `_append.lua` has the same.
@@ -182,8 +182,9 @@ class TrimCause(msgspec.Struct, frozen=True):
 class Trimmed(msgspec.Struct, frozen=True):
     """What one step of trimming did.
 
-    `removed` entries of `size` bytes (names and values of fields) are gone, `floor` is where the stream begins now,
-    `more` says that another step may remove more. `is_held`: a device that has not acknowledged kept something.
+    `removed` entries of `size` bytes (names and values of fields) are gone; the floor was `before` and is `floor`;
+    `oldest` is the oldest entry that stays (None: none). `more` says that another step may remove more. `is_held`: a
+    device that has not acknowledged kept something.
     """
 
     removed: int
@@ -191,6 +192,8 @@ class Trimmed(msgspec.Struct, frozen=True):
     more: bool
     size: int = 0
     is_held: bool = False
+    before: EntryId = ZERO
+    oldest: EntryId | None = None
 
 
 class Survey(msgspec.Struct, frozen=True):

@@ -32,8 +32,8 @@ local function walk(name, from, upto, limit, visit)
   return 'step'
 end
 
--- What an inbox holds: `upto` itself, or less where an active device has not acknowledged so far. Answers too whether
--- it is less. `hold` is {user, upto (older entries are not held), idle_before (ms)} or nil.
+-- How far an inbox may go: as far as `upto`, or less where an active device has not acknowledged so far. Answers too
+-- whether that keeps any entry. `hold` is {user, upto (older entries are not held), idle_before (ms)} or nil.
 local function unless_held(arg, upto)
   local hold, held = arg.hold, upto
   if not hold then return upto, false end
@@ -47,7 +47,8 @@ local function unless_held(arg, upto)
     end
   end
   if is_above(hold.upto, held) then held = is_above(upto, hold.upto) and hold.upto or upto end
-  return held, held ~= upto
+  if held == upto then return upto, false end
+  return held, #redis.call('XRANGE', key(arg.tag, 's', arg.stream), '(' .. held, upto, 'COUNT', 1) == 1
 end
 
 -- The oldest entries that go in this step: {last (id, nil if none), count, bytes, ended}. They lie above `after`, as

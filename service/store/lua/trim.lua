@@ -7,8 +7,8 @@
 --       policy, limit_name (for the ledger), run (of a job; its successive steps share a line; '' if none),
 --       lease, token (key of a job's lease and the token it must hold; '' if none)}
 -- Returns {'ok', entries removed, floor, more (1: another step may remove more), bytes removed, is_held (1: a device
---         that has not acknowledged kept something)}. An `upto` at or below the floor changes nothing, and neither
---         does the same call again or late. Redactions at or below the floor go too.
+--         that has not acknowledged kept something), floor before, oldest entry ('' if none)}. An `upto` at or below
+--         the floor changes nothing, nor does the same call again or late. Redactions at or below the floor go too.
 -- Errors  fenced, reset, {'superseded', job's lease}. All before anything is written.
 
 -- Drops tombstones above number `low` up to `high`: number by number, or by looking at all, whichever is less.
@@ -62,7 +62,11 @@ local function trim(_, args)
   local is_held
   upto, is_held = unless_held(arg, upto)
   local held = is_held and 1 or 0
-  if not is_above(upto, floor) then return {'ok', 0, floor, 0, 0, held} end
+  local function nothing(next_entry)
+    next_entry = next_entry or redis.call('XRANGE', stream_key, '-', '+', 'COUNT', 1)[1]
+    return {'ok', 0, floor, 0, 0, held, floor, next_entry and next_entry[1] or ''}
+  end
+  if not is_above(upto, floor) then return nothing() end
 
   local over
   if arg.keep_bytes >= 0 then over = (tonumber(redis.call('HGET', sizes_key, 'bytes')) or 0) - arg.keep_bytes end
@@ -82,7 +86,7 @@ local function trim(_, args)
     if next_entry then high = high - 1 end
     if upto_n > low and upto_n <= high then to = upto end
   end
-  if to == floor and gone.count == 0 then return {'ok', 0, floor, 0, 0, held} end
+  if to == floor and gone.count == 0 then return nothing(next_entry) end
 
   if last then
     local ms, n = split(last)
@@ -97,7 +101,8 @@ local function trim(_, args)
   local _, floor_n = split(floor)
   local _, to_n = split(to)
   drop_redactions(key(arg.tag, 'z', arg.stream), floor_n, to_n)
-  return {'ok', gone.count, to, has_more and 1 or 0, gone.bytes, held}
+  local oldest_id = next_entry and next_entry[1] or ''
+  return {'ok', gone.count, to, has_more and 1 or 0, gone.bytes, held, floor, oldest_id}
 end
 
 redis.register_function{function_name = 'trim_v2', callback = trim, flags = {'allow-oom'}}
