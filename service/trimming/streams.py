@@ -51,6 +51,8 @@ class StreamPlan(msgspec.Struct, kw_only=True):
     kept: int = 0
     oldest_age_s: float | None = None
     horizon_s: float | None = None
+    unread_devices: int = 0
+    unread_messages: int = 0
 
 
 async def breathe(began: float) -> None:
