@@ -165,6 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     # How long to wait for them; after that the answer names the level that was reached.
     wait_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 1000
+    # A worker that is silent this long has lost its run, and another resumes it: longer than a pause of the machine.
+    job_lease_s: Annotated[float, Meta(ge=0.5, le=3600)] = 15.0
     # Who makes a group by joining it: `anyone`, or holders of a server key (`keys`).
     groups_create: Literal["anyone", "keys"] = "anyone"
     # Members up to which a group's stream tells who joins and leaves; above, such news would outnumber the messages.

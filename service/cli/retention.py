@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,11 @@ from service.core.retention import duration_text
 from service.errors import WaypostError
 
 if TYPE_CHECKING:
+    from service.store import JobReport, Store
     from service.trimming import Plan, PolicyPlan, StreamPlan
 
 EXIT_REFUSED = 1
+REPORTS_LOOKED_AT = 1000  # all that are kept, of all jobs
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,16 +51,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "plan",
         parents=[shared, what],
         help="what a run would remove now; changes nothing",
-        description="What a run would remove now, by policy and for the worst streams: entries, bytes, and what devices "
-        "have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
+        description="What a run would remove now, by policy and for the worst streams: entries, bytes, and what "
+        "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
     )
     plan.set_defaults(run=run_plan)
     run = actions.add_parser(
         "run",
         parents=[shared, what],
         help="carry out the policies now",
-        description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: refused, "
-        "or it failed.",
+        description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
+        "refused, busy, or failed.",
     )
     run.set_defaults(run=run_run)
     history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
@@ -90,22 +94,85 @@ def run_plan(args: argparse.Namespace, settings: Settings) -> int:
         print(f"waypost: {error.detail}", file=sys.stderr)
         return 1
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(made)).decode())
+        print(_json(made))
     else:
         print("\n".join(_told(made)))
     return _refused(made, args.max_unread_lost)
 
 
 async def _plan(url: str, settings: Settings, streams: Sequence[str] | None) -> "Plan":
+    from service.trimming import plan  # noqa: PLC0415 - see service/cli
+
+    async with _open(url, settings) as store:
+        return await plan(store, settings.retention, streams)
+
+
+@asynccontextmanager
+async def _open(url: str, settings: Settings) -> "AsyncIterator[Store]":
     from service.store import Store, StoreOptions  # noqa: PLC0415 - see service/cli
-    from service.trimming import plan  # noqa: PLC0415
 
     store = await Store.connect(url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
     try:
         await store.check_server()
-        return await plan(store, settings.retention, streams)
+        yield store
     finally:
         await store.close()
+
+
+def run_run(args: argparse.Namespace, settings: Settings) -> int:
+    """Trim now, and print the report. 1: refused, busy, failed, or the store is out of reach."""
+    log.set_up(settings.log_level)
+    url = store_url(args, settings)
+    if url is None:
+        return 1
+    from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
+    from workers import retention  # noqa: PLC0415
+    from workers.runs import Lost  # noqa: PLC0415
+
+    work = functools.partial(retention.run_on, streams=args.stream) if args.stream else None
+    settings = msgspec.structs.replace(settings, redis_url=url)
+    try:
+        if args.max_unread_lost is not None:
+            refusal = _refused(asyncio.run(_plan(url, settings, args.stream)), args.max_unread_lost)
+            if refusal:
+                return refusal
+        report = asyncio.run(workers.once(settings, "retention", work))
+    except WaypostError as error:
+        print(f"waypost: {error.detail}", file=sys.stderr)
+        return 1
+    except (workers.JobBusy, Lost):
+        print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
+        return 1
+    print(_json(report) if args.json else "\n".join(_report_lines([report])))
+    return 0 if report.state == "done" else 1
+
+
+def run_log(args: argparse.Namespace, settings: Settings) -> int:
+    """Print reports of past runs. 1: the store is out of reach."""
+    log.set_up(settings.log_level)
+    url = store_url(args, settings)
+    if url is None:
+        return 1
+    try:
+        reports = asyncio.run(_reports(url, settings, args.limit))
+    except WaypostError as error:
+        print(f"waypost: {error.detail}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(_json(reports))
+    else:
+        print("\n".join(_report_lines(reports)) if reports else "no run yet")
+    return 0
+
+
+async def _reports(url: str, settings: Settings, limit: int) -> "list[JobReport]":
+    async with _open(url, settings) as store:
+        reports = await store.job_reports(REPORTS_LOOKED_AT)
+    return [report for report in reports if report.name == "retention"][:limit]
+
+
+def _json(made: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(made)).decode()
 
 
 def _refused(made: "Plan", most: int | None) -> int:
@@ -121,12 +188,37 @@ def _refused(made: "Plan", most: int | None) -> int:
     return EXIT_REFUSED
 
 
-# --- how a plan is told ---
+# --- how plans and reports are told ---
+
+
+def _report_lines(reports: "Sequence[JobReport]") -> list[str]:
+    head = ["began", "state", "took", "streams", "trimmed", "entries", "bytes", "unread lost", "oldest kept", "errors"]
+    rows = []
+    for report in reports:
+        at_least = "" if report.is_unread_whole else "at least "
+        rows.append(
+            [
+                _time(report.started_ms),
+                report.state,
+                f"{report.duration_ms / 1000:.1f}s",
+                str(report.streams_seen),
+                str(report.streams_trimmed),
+                str(report.entries_removed),
+                _size(report.bytes_removed),
+                f"{at_least}{report.unread_removed}",
+                "nothing" if report.oldest_kept_ms is None else _time(report.oldest_kept_ms),
+                str(report.errors_count),
+            ]
+        )
+    return [*_table(head, rows), *(f"error: {error}" for report in reports for error in report.errors)]
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _told(made: "Plan") -> list[str]:
-    at = datetime.fromtimestamp(made.at_ms / 1000, UTC).isoformat(timespec="seconds")
-    lines = [f"plan of {at}: {_count(made.streams, 'stream')} looked at; nothing was changed", ""]
+    lines = [f"plan of {_time(made.at_ms)}: {_count(made.streams, 'stream')} looked at; nothing was changed", ""]
     lines += _table(
         ["policy", "streams", "to trim", "entries", "bytes", "unread lost", "oldest kept", "may be away", "from"],
         [_policy_row(policy) for policy in made.policies],

@@ -13,12 +13,12 @@ No call is repeated here. A cancelled call may have been carried out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 from service.core.entries import Durability, Page
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
-from service.store import devices, groups, nodes, retention, streams
+from service.store import devices, groups, jobs, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
@@ -28,6 +28,9 @@ from service.store.records import (
     Beat,
     Commit,
     FenceState,
+    JobLease,
+    JobReport,
+    JobState,
     Lease,
     MailboxGone,
     Membership,
@@ -50,6 +53,9 @@ __all__ = [
     "Beat",
     "Commit",
     "FenceState",
+    "JobLease",
+    "JobReport",
+    "JobState",
     "Lease",
     "MailboxGone",
     "MailboxReader",
@@ -231,18 +237,6 @@ class Store:
             self._context, stream, after, to, idle_before=idle_before, devices_max=devices_max
         )
 
-    async def scan(self, letter: str, cursor: int) -> tuple[list[str], int]:
-        """Some of the names whose keys are of that kind (`s` streams, `d` users, `g` groups), and where to go on.
-
-        Begin at 0; 0 comes back at the end. A name that was there all the time comes at least once. A cursor is good
-        on the server (`run`) that gave it.
-        """
-        return await retention.scan(self._context, letter, cursor)
-
-    async def now_ms(self) -> int:
-        """Redis time."""
-        return await retention.now_ms(self._context)
-
     # The register
 
     async def attach(self, mailbox: str, wants: Sequence[Registration]) -> dict[str, Attached]:
@@ -337,3 +331,47 @@ class Store:
         opens when all `live` nodes have called, or 2 s after the first call. Harmless on an open store.
         """
         return await nodes.reconcile(self._context, node, live, heads, is_late=is_late)
+
+    # Scheduled jobs
+
+    async def now_ms(self) -> int:
+        """Redis time in ms: the only clock that schedules, ages and limits go by."""
+        return await jobs.now_ms(self._context)
+
+    async def job_state(self, job: str) -> JobState:
+        """When the job last began, whether that run is done, and what time it is."""
+        return await jobs.job_state(self._context, job)
+
+    async def take_job(
+        self, job: str, slot: str, worker: str, ttl_ms: int
+    ) -> JobLease | Literal["held", "done", "noted"]:
+        """Take the job for `ttl_ms`: a new run, or the one that was left unfinished.
+
+        `slot` is what `job_state` said; of all who saw the same one, one gets the run, and the others hear `held` or
+        `done`. `noted`: the job was never seen before, and its schedule counts from now on. Renew the lease in time.
+        """
+        return await jobs.take_job(self._context, job, slot, worker, ttl_ms)
+
+    async def renew_job(self, lease: JobLease, ttl_ms: int, progress: str) -> None:
+        """Keep the run for `ttl_ms` longer and save its progress; with 0 leave it to whoever comes next.
+
+        May be repeated. Raises `Superseded` when the lease has expired or is another's: stop at once.
+        """
+        await jobs.renew_job(self._context, lease, ttl_ms, progress)
+
+    async def finish_job(self, lease: JobLease, report: JobReport) -> None:
+        """The run is over: leave its report and give the lease back. May be repeated. Raises `Superseded`."""
+        await jobs.finish_job(self._context, lease, report)
+
+    async def job_reports(self, limit: int) -> list[JobReport]:
+        """The reports of the last runs, newest first."""
+        return await jobs.job_reports(self._context, limit)
+
+    async def scan_names(self, letter: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
+        """Some names of keys of one kind ("s": streams, "d": users with devices, "g": groups, "m": mailboxes …).
+
+        Begin with cursor "", go on with the one that is answered until that is "". Names may come twice; those that
+        are there all the time come at least once. A cursor means nothing to another server process: with one of before,
+        `Fenced`; `check_server`, and begin again.
+        """
+        return await jobs.scan_names(self._context, letter, cursor, count)

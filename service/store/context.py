@@ -1,6 +1,6 @@
 """What every operation of the store needs: the connections, the limits, and what is known of the server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,6 +46,14 @@ class Context:
         the failures of the connection.
         """
         return answer(await self.link.call(*command(name, arg, is_write=is_write), is_write=is_write))
+
+    async def read(self, commands: Sequence[Command]) -> list[Any]:
+        """Several reading commands in one round trip; raises for the first that failed."""
+        replies = await self.link.pipeline(commands, is_write=False)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply_error(reply, is_write=False) from reply
+        return replies
 
 
 def command(name: str, arg: Mapping[str, object], *, is_write: bool = True) -> Command:

@@ -14,6 +14,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 META = "wp:meta"
 NODES = "wp:nodes"
 MIGRATE_LOCK = "wp:migrate"
+JOBS = "wp:jobs"
 PARTITIONS_DEFAULT = 16
 
 
@@ -120,8 +121,31 @@ KEYS: tuple[KeyKind, ...] = (
         "(not r), c origin in the sender's node, l=1 instead of a large body; or a single field beat",
     ),
     KeyKind("wp:{p}:c", "hash", "permanent", "publish (cluster only)", "publish", "debts: second inboxes still owed"),
-    KeyKind("wp:{p}:l:<job>", "hash", "ttl", "jobs", "jobs", "lease of a scheduled job: token (Redis us)"),
-    KeyKind("wp:jobs", "stream", "permanent", "jobs", "capped", "runs of scheduled jobs"),
+    KeyKind(
+        "wp:{p}:l:<job>",
+        "hash",
+        "ttl",
+        "job_take, job_renew",
+        "job_finish, job_renew; expiry",
+        "lease of a scheduled job: token (Redis us), worker",
+    ),
+    KeyKind(
+        "wp:{p}:j:<job>",
+        "hash",
+        "permanent",
+        "job_take, job_renew, job_finish",
+        "nobody",
+        "a scheduled job: slot (Redis ms at which the last run began), run, done 1|0, token (the last one given), "
+        "progress (of an unfinished run: JSON)",
+    ),
+    KeyKind(
+        "wp:jobs",
+        "stream",
+        "permanent",
+        "job_finish",
+        "capped at 1000",
+        "runs of scheduled jobs: job, run, state, report",
+    ),
     KeyKind("wp:audit", "stream", "permanent", "admin", "capped", "what operators did"),
 )
 
@@ -213,9 +237,14 @@ def mailbox(tag: str, name: str) -> str:
     return key(tag, "m", name)
 
 
-def job_lease(tag: str, job: str) -> str:
+def job_lease(tag: str, name: str) -> str:
     """The lease of a scheduled job."""
-    return key(tag, "l", job)
+    return key(tag, "l", name)
+
+
+def job(tag: str, name: str) -> str:
+    """What is remembered of a scheduled job."""
+    return key(tag, "j", name)
 
 
 def node(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -17,14 +16,6 @@ SCHEMA = 1  # what this release reads and writes
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _RECONCILE_CHUNK = 500  # streams a call: bounds how long one call holds the server
 _RECONCILE_WAIT_MS = 2000  # how long a partition waits for nodes that are listed but do not come
-
-
-async def _read(context: Context, commands: Sequence[Command]) -> list[Any]:
-    replies = await context.link.pipeline(commands, is_write=False)
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply_error(reply, is_write=False) from reply
-    return replies
 
 
 def _info(raw: bytes) -> dict[str, str]:
@@ -66,7 +57,7 @@ def _check_version(info: Mapping[str, str]) -> None:
 
 async def fence_state(context: Context) -> FenceState:
     """See `Store.fence_state`. Also takes over the number of partitions, and checks the schema."""
-    [meta] = await _read(context, [("HMGET", keys.META, "schema", "partitions")])
+    [meta] = await context.read([("HMGET", keys.META, "schema", "partitions")])
     if None in meta:
         raise Reset("the store was emptied or never migrated: run `waypost migrate up`")
     schema, partitions = int(meta[0]), int(meta[1])
@@ -75,7 +66,7 @@ async def fence_state(context: Context) -> FenceState:
         raise StoreRefused(f"the store has schema {schema}, this release needs {SCHEMA}: {hint}")
     context.set_partitions(partitions)
     commands: list[Command] = [("HMGET", keys.epoch(tag), "epoch", "run") for tag in context.layout.tags]
-    *fences, info = await _read(context, [*commands, ("INFO", "server")])
+    *fences, info = await context.read([*commands, ("INFO", "server")])
     epochs = {fence[0] for fence in fences}
     if None in epochs or len(epochs) != 1:
         raise Reset("the partitions do not agree on an epoch: run `waypost migrate up`")

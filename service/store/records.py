@@ -229,3 +229,67 @@ class Unread(msgspec.Struct, frozen=True):
     messages: int
     asked: int
     is_whole: bool
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """What is remembered of a scheduled job.
+
+    `slot` is the Redis time in ms at which its last run began, as text; "" for a job that was never seen. `is_done`
+    is False while a run is under way, or left unfinished. `lease_ms`: how long the lease lasts unless renewed, 0 when
+    nobody holds it. `now_ms` is Redis time.
+    """
+
+    slot: str
+    run: str
+    is_done: bool
+    lease_ms: int
+    now_ms: int
+
+
+class JobLease(msgspec.Struct, frozen=True):
+    """A run of a job that is this worker's as long as it renews the lease.
+
+    `lease` (a key) and `token` go with every call that writes on account of the run. `progress` is what the run had
+    saved when it was left, "" for a new one.
+    """
+
+    job: str
+    lease: str
+    token: str
+    run: str
+    progress: str
+
+
+class JobReport(msgspec.Struct):
+    """What a run of a scheduled job did. Times are Redis time in ms; counts are of the whole run, over all who had it.
+
+    `streams_seen` counts looks (a stream may be looked at twice). `oldest_kept_ms` is the time of the oldest entry that
+    any stream keeps. `unread_removed` are messages that active devices had not acknowledged; `is_unread_whole` is
+    False where there were more devices than may be asked, so that it may be more. `repairs` and `findings` are counts
+    by kind: what was mended, and what was only found; `examples` names some of them. `errors` are the first few of
+    `errors_count`.
+    """
+
+    name: str
+    run: str
+    worker: str = ""
+    state: Literal["running", "done", "failed", "cancelled"] = "running"
+    started_ms: int = 0
+    duration_ms: int = 0
+    resumed: int = 0
+    streams_seen: int = 0
+    streams_trimmed: int = 0
+    entries_removed: int = 0
+    bytes_removed: int = 0
+    oldest_kept_ms: int | None = None
+    unread_removed: int = 0
+    is_unread_whole: bool = True
+    devices_seen: int = 0
+    devices_forgotten: int = 0
+    groups_seen: int = 0
+    groups_dropped: int = 0
+    repairs: dict[str, int] = {}
+    findings: dict[str, int] = {}
+    examples: list[str] = []
+    errors_count: int = 0
+    errors: list[str] = []

@@ -3,18 +3,15 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import msgspec
-from redis.exceptions import RedisError
 
 from service.core.entries import Stretch
 from service.core.names import EntryId, group_of, parse_stream
 from service.core.retention import Cut, Hold
 from service.store import decode, keys
-from service.store.connection import Command, Reply, reply_error
 from service.store.context import Context
 from service.store.records import Survey, TrimCause, Trimmed, Unread
 
 MEASURE_TTL_S = 7 * 86_400  # a measure that nobody goes on with is of a policy that is no more
-_SCAN_COUNT = 500  # keys looked at by one SCAN, and streams in one question after them: a millisecond or two
 _USERS_AT_A_TIME = 100  # of whom devices are asked for in one pipeline: a few hundred short reads
 
 
@@ -201,14 +198,14 @@ async def _offsets(
     """For each device that is not idle and has an offset of the stream: what is its user's, and the offset."""
     audience = list(users)
     layout = context.layout
-    listed = await _replies(context, [("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user, _ in audience])
+    listed = await context.read([("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user, _ in audience])
     found = [
         (layout.offsets(user, device.decode()), stretches)
         for (user, stretches), devices in zip(audience, listed, strict=True)
         for device, record in zip(devices[0::2], devices[1::2], strict=True)
         if not _is_idle(record, idle_before)
     ]
-    stored = await _replies(context, [("HGET", key, stream) for key, _ in found])
+    stored = await context.read([("HGET", key, stream) for key, _ in found])
     return [
         (stretches, decode.entry_id(raw.split(b" ", 1)[0]))
         for (_, stretches), raw in zip(found, stored, strict=True)
@@ -222,27 +219,3 @@ def _is_idle(record: bytes, idle_before: int) -> bool:
         return bool(msgspec.json.decode(record)["last"] < idle_before)
     except (msgspec.DecodeError, KeyError, TypeError):
         return False
-
-
-async def _replies(context: Context, commands: list[Command]) -> list[Reply]:
-    if not commands:
-        return []
-    replies = await context.link.pipeline(commands, is_write=False)
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply_error(reply, is_write=False) from reply
-    return replies
-
-
-async def scan(context: Context, letter: str, cursor: int) -> tuple[list[str], int]:
-    """See `Store.scan`."""
-    raw, found = await context.link.call(
-        "SCAN", cursor, "MATCH", keys.every(letter), "COUNT", _SCAN_COUNT, is_write=False
-    )
-    return [keys.name_in(name) for name in found], int(raw)
-
-
-async def now_ms(context: Context) -> int:
-    """See `Store.now_ms`."""
-    seconds, micros = await context.link.call("TIME", is_write=False)
-    return int(seconds) * 1000 + int(micros) // 1000

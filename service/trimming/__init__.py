@@ -1,9 +1,10 @@
 """Retention at work: trimming streams by their policies, and planning it."""
 
-from service.trimming.plan import Plan, PolicyPlan, plan
+from service.trimming.plan import SCAN_KEYS, Plan, PolicyPlan, plan
 from service.trimming.streams import StreamPlan, StreamTrimmed, plan_stream, ripe_streams, trim_stream
 
 __all__ = [
+    "SCAN_KEYS",
     "Plan",
     "PolicyPlan",
     "StreamPlan",

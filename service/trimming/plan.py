@@ -11,6 +11,7 @@ from service.core.retention import DEFAULTS, Policy, horizon_s, policy_of
 from service.store import Store
 from service.trimming.streams import StreamPlan, plan_stream, ripe_streams
 
+SCAN_KEYS = 500  # looked at by one SCAN, and at most so many streams in one question after it: a millisecond or two
 WORST_STREAMS = 20  # that a plan names one by one: what fits on a screen
 
 
@@ -124,10 +125,10 @@ async def _streams(
         for found in await ripe_streams(store, settings, now_ms, list(streams)):
             yield found
         return
-    cursor = 0
+    cursor = ""
     while True:
-        names, cursor = await store.scan("s", cursor)
+        names, cursor = await store.scan_names("s", cursor, SCAN_KEYS)
         for found in await ripe_streams(store, settings, now_ms, names):
             yield found
-        if cursor == 0:
+        if not cursor:
             return

@@ -5,7 +5,7 @@ import pytest
 from service.core.names import ZERO, EntryId
 from service.core.retention import Cut, Hold
 from service.store import Store, TrimCause, Unread
-from tests.integration.store.kit import Admin, direct, key_of, numbers_in, send, to_all, to_group
+from tests.integration.store.kit import Admin, key_of, numbers_in, send, to_all, to_group
 from tests.integration.store.stock import device, now_ms, stock
 
 pytestmark = pytest.mark.anyio
@@ -197,16 +197,3 @@ class TestUnread:
         [*_, last] = await send(store, to_all("alice"), to_all("alice"))
         found = await store.unread("all", ZERO, last, idle_before=0, devices_max=9)
         assert found == Unread(devices=3, messages=6, asked=3, is_whole=True)
-
-
-async def test_a_scan_finds_every_stream(store: Store, admin: Admin) -> None:
-    await send(store, to_all("alice"), *(direct("alice", f"user{number}") for number in range(700)))
-    found: list[str] = []
-    cursor = 0
-    while True:
-        names, cursor = await store.scan("s", cursor)
-        found += names
-        if not cursor:
-            break
-    assert set(found) == {"all", "user:alice", *(f"user:user{number}" for number in range(700))}
-    assert abs(await store.now_ms() - now_ms(admin)) < 10_000
