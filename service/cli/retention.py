@@ -181,8 +181,8 @@ def _refused(made: "Plan", most: int | None) -> int:
         return 0
     at_least = "" if made.is_unread_whole else "at least "
     print(
-        f"waypost: refused: {at_least}{made.unread_messages} unread messages would be lost to {made.unread_devices} "
-        f"devices; --max-unread-lost allows {most}",
+        f"waypost: refused: {at_least}{made.unread_messages} unread messages would be lost to "
+        f"{_count(made.unread_devices, 'device')}; --max-unread-lost allows {most}",
         file=sys.stderr,
     )
     return EXIT_REFUSED

@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "page": 1,
     "publish": 2,
     "reconcile": 2,
-    "redact": 1,
+    "redact": 2,
     "ripe": 1,
     "survey": 1,
     "trim": 2,

@@ -88,7 +88,7 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:b:<stream>",
         "hash",
         "ttl",
-        "measure, trim",
+        "measure, trim, redact",
         "expiry, 7 d after the last measure",
         "where a policy limits bytes: upto (id up to which the stream was measured), bytes (from the floor to there)",
     ),

@@ -54,6 +54,17 @@ async def test_no_more_goes_than_the_size_asks_for(store: Store, admin: Admin) -
     assert await store.measure("all") == (0, False)
 
 
+async def test_what_is_redacted_is_measured_no_more(store: Store, admin: Admin) -> None:
+    ids = stock(admin, "all", [9, 8, 7])
+    await store.measure("all", limit=2)
+    await store.redact("all", ids[0], "alice", only_sender=True)
+    assert admin.hget(key_of("b", "all"), "bytes") == b"%d" % ENTRY
+    await store.redact("all", ids[2], "alice", only_sender=True)  # not measured yet
+    size, _ = await store.measure("all")
+    entries = admin.xrange(key_of("s", "all"))
+    assert size == sum(len(name) + len(value) for _, fields in entries for name, value in fields.items())
+
+
 async def test_a_measure_is_of_what_lies_above_the_floor(store: Store, admin: Admin) -> None:
     ids = stock(admin, "all", [9, 8, 7])
     await store.measure("all")
