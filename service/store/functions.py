@@ -15,15 +15,16 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_CHANGING = ("join", "leave")  # those that change a membership
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
     "commit": 1,
     "detach": 1,
     "heartbeat": 1,
-    "join": 1,
+    "join": 2,
     "lease": 1,
-    "leave": 1,
+    "leave": 2,
     "mailbox": 1,
     "open": 2,
     "page": 1,
@@ -43,7 +44,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    parts = ("_shared", *(("_append",) if name in _APPENDING else ()), name)
+    append, membership = ("_append",) * (name in _APPENDING), ("_membership",) * (name in _CHANGING)
+    parts = ("_shared", *append, *membership, name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 
