@@ -44,8 +44,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    append, membership = ("_append",) * (name in _APPENDING), ("_membership",) * (name in _CHANGING)
-    parts = ("_shared", *append, *membership, name)
+    shared = {"_append": _APPENDING, "_membership": _CHANGING}
+    parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 
