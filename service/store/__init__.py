@@ -212,6 +212,14 @@ class Store:
         """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
         return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
 
+    async def forget_members(self, group: str, cursor: int = 0) -> int:
+        """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
+
+        For whoever trims a group's stream, afterwards. One bounded step: returns the cursor of the next one, 0 when
+        all members have been looked at. Harmless twice and late.
+        """
+        return await groups.forget_members(self._context, group, cursor)
+
     async def group_exists(self, group: str) -> bool:
         """Whether anybody ever made this group."""
         return await groups.group_exists(self._context, group)

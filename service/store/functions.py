@@ -15,12 +15,13 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
-_CHANGING = ("join", "leave")  # those that change a membership
+_MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or forget them
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
     "commit": 1,
     "detach": 1,
+    "forget": 1,
     "heartbeat": 1,
     "join": 2,
     "lease": 1,
@@ -44,7 +45,7 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    shared = {"_append": _APPENDING, "_membership": _CHANGING}
+    shared = {"_append": _APPENDING, "_membership": _MEMBERSHIP}
     parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))

@@ -11,6 +11,8 @@ from service.store.context import Context
 from service.store.records import Late, Membership
 from service.store.streams import origin_text
 
+_FORGET_CHUNK = 200  # members a call: bounds how long one call holds the server
+
 
 def _arg(context: Context, user: str, group: str, mailbox: str, origin: tuple[int, int] | None) -> dict[str, object]:
     return {
@@ -71,6 +73,29 @@ async def join(
 async def leave(context: Context, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
     """See `Store.leave`."""
     return await _change(context, "leave", _arg(context, user, group, mailbox, origin))
+
+
+async def forget_members(context: Context, group: str, cursor: int) -> int:
+    """See `Store.forget_members`."""
+    layout = context.layout
+    scan = ("HSCAN", layout.group(group), cursor, "COUNT", _FORGET_CHUNK)
+    following, found = await context.link.call(*scan, is_write=False)
+    users = [
+        user.decode()
+        for user, record in zip(found[0::2], found[1::2], strict=True)
+        if not user.startswith(b"/") and any(stretch.left for stretch in decode.stretches(record))
+    ]
+    for begin in range(0, len(users), _FORGET_CHUNK):  # a small hash comes whole, whatever is asked for
+        arg = {
+            "epoch": context.epoch,
+            "group": group,
+            "group_tag": layout.tag(group_stream(group)),
+            "users": [
+                {"user": user, "user_tag": layout.user_tag(user)} for user in users[begin : begin + _FORGET_CHUNK]
+            ],
+        }
+        await context.call("forget", arg)
+    return int(following)
 
 
 async def group_exists(context: Context, group: str) -> bool:

@@ -1,4 +1,4 @@
--- Shared by the functions that change a membership: composed after _append.lua.
+-- Shared by the functions that change memberships or forget them: composed after _shared.lua and _append.lua.
 --
 -- A membership record is "role|joined,left;joined,left;joined,": stretches, oldest first, the last one open while the
 -- user is a member. A stretch holds what is above `joined` up to `left`.

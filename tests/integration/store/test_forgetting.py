@@ -177,3 +177,45 @@ async def test_what_cannot_be_read_is_left_alone(store: Store, admin: Admin) -> 
     admin.hset(GROUP_KEY, "bob", f"member|odd;{left},odd;1-1,1-1")
     again = await join(store)
     assert record(admin) == f"member|odd;{left},odd;{again},"
+
+
+async def forget(store: Store) -> None:
+    cursor = await store.forget_members("g")
+    while cursor:
+        cursor = await store.forget_members("g", cursor)
+
+
+async def test_who_left_for_good_is_forgotten_when_asked_for(store: Store, admin: Admin) -> None:
+    await appear(store, "phone")
+    joined, left = await stay(store)  # bob, whose phone has nothing of it yet
+    many = [f"user{number}" for number in range(600)]
+    admin.hset(GROUP_KEY, "/announce", "9")
+    for user in many:
+        await join(store, user)
+    for user in many[1:]:
+        await leave(store, user)
+    members = admin.hget(GROUP_KEY, "/members")
+    await trim(store, head_of(admin, "group:g"))
+    await forget(store)
+    before = admin.hgetall(GROUP_KEY)
+    assert before.keys() == {b"alice", b"bob", b"user0", b"/access", b"/announce", b"/members"}
+    assert before[b"/members"] == members == b"2"
+    assert record(admin) == f"member|{joined},{left}"
+    await forget(store)
+    assert admin.hgetall(GROUP_KEY) == before
+
+    await has(store, "phone", left)
+    await forget(store)
+    assert record(admin) is None
+
+
+async def test_a_user_whose_keys_cannot_be_read_holds_up_nobody(store: Store, admin: Admin) -> None:
+    await stay(store)
+    await join(store, "carol")
+    await leave(store, "carol")
+    await trim(store, head_of(admin, "group:g"))
+    admin.set(key_of("d", "user:bob", "bob"), "no hash")
+    kept = record(admin)
+    await forget(store)
+    assert (record(admin), record(admin, "carol")) == (kept, None)
+    admin.delete(key_of("d", "user:bob", "bob"))
