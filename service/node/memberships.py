@@ -14,7 +14,7 @@ from service.core.entries import Entry
 from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
 from service.core.paging import start_of_membership
 from service.core.session import Life
-from service.errors import WaypostError
+from service.errors import Uncertain, WaypostError
 from service.node.connection import Connection
 from service.store import Store
 
@@ -46,6 +46,9 @@ class Memberships:
                 )
         except WaypostError as problem:
             self._node.out_of_reach(problem)
+            if isinstance(problem, Uncertain):
+                # What the user does next must not be undone by this call: it is answered when it can come no more.
+                await asyncio.sleep(problem.open_for_s)
             session.failed(command.number, problem.for_client())
         except Exception as error:  # noqa: BLE001 - a bug: whether it was done nobody knows
             self._node.log.error("membership_failed", traceback=error, connection=connection.number)

@@ -6,10 +6,11 @@ What every method may raise, beside what it names itself:
 - `Fenced`: the server is not the one the epoch key names, or the epoch is another: `fence_state`, `reconcile`.
 - `Reset`: the store was emptied or never migrated. `waypost migrate up` decides, no node does.
 - `Uncertain`: a write was sent and its answer is missing. All but `publish` without a key, and `redact` and
-  `join`/`leave` in what they answer, are harmless twice.
+  `join`/`leave` in what they answer, are harmless twice. All but `publish` without a key are harmless late:
+  `join` and `leave` because they are refused then (see there).
 - `WaypostError("storage_full")`: refused for want of memory; nothing was written.
 
-No call is repeated here. A cancelled call may have been carried out.
+No call is repeated here, but for a refusal that tells the time. A cancelled call may have been carried out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -276,12 +277,23 @@ class Store:
 
         `by_key` is set when a server key asks: it may enter closed groups and always create. Raises
         `group_closed` (also where creating is not allowed) and `too_many_streams`.
+
+        Carried out within `call_timeout_s` or not at all. An `Uncertain` says how long that may still be
+        (`open_for_s`): tell the user after that, and nothing comes after what the user does next.
         """
         return await groups.join(self._context, user, group, mailbox=mailbox, origin=origin, by_key=by_key)
 
     async def leave(self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
-        """End the membership. Raises `not_member`."""
+        """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
         return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
+
+    async def forget_members(self, group: str, cursor: int = 0) -> int:
+        """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
+
+        For whoever trims a group's stream, afterwards. One bounded step: returns the cursor of the next one, 0 when
+        all members have been looked at. Harmless twice and late.
+        """
+        return await groups.forget_members(self._context, group, cursor)
 
     async def group_exists(self, group: str) -> bool:
         """Whether anybody ever made this group."""

@@ -64,7 +64,7 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:g:<group>",
         "hash",
         "permanent",
-        "join, leave",
+        "join, leave, forget",
         "nobody",
         "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count)",
     ),

@@ -27,6 +27,14 @@ class MailboxGone(Unavailable):
         super().__init__(f"mailbox {mailbox} is gone")
 
 
+class Late(Unavailable):
+    """The call came outside of the span of time that it was meant for. Nothing was written. `server_ms`: the time."""
+
+    def __init__(self, server_ms: int) -> None:
+        super().__init__("the call came too late, or the server's clock was set")
+        self.server_ms = server_ms
+
+
 class Superseded(Exception):
     """Another worker holds the job's lease by now: stop. Nothing was written."""
 
