@@ -75,8 +75,8 @@ __all__ = [
     "Unread",
 ]
 
-# Entries; a call of this many takes about a millisecond on a stream of a million, and 5 ms at most (see tests/bench).
-TRIM_STEP_ENTRIES = 500
+# Entries; a call of this many takes half a millisecond on a stream of a million (tests/bench/retention.py).
+TRIM_STEP_ENTRIES = 250
 
 
 class Store:

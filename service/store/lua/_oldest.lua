@@ -4,7 +4,7 @@
 -- that, like its limit of entries, keeps a call to milliseconds.
 
 local STEP = 32
-local STEP_BYTES = 1048576
+local STEP_BYTES = 524288
 
 -- The size of an entry: names and values of its fields.
 local function size_of(entry)
