@@ -18,8 +18,12 @@ _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
+    "audit_nodes": 1,
+    "audit_streams": 1,
     "commit": 1,
     "detach": 1,
+    "drop_group": 1,
+    "forget_devices": 1,
     "heartbeat": 1,
     "job_finish": 1,
     "job_renew": 1,

@@ -33,7 +33,14 @@ class KeyKind(NamedTuple):
 KEYS: tuple[KeyKind, ...] = (
     KeyKind("wp:meta", "hash", "permanent", "migrate", "nobody", "store (id), schema, partitions"),
     KeyKind("wp:migrate", "string", "ttl", "migrate", "migrate", "lock: the token of the migration at work"),
-    KeyKind("wp:nodes", "zset", "permanent", "heartbeat", "heartbeat, forget_node", "node -> last seen (Redis ms)"),
+    KeyKind(
+        "wp:nodes",
+        "zset",
+        "permanent",
+        "heartbeat",
+        "heartbeat, forget_node, audit_nodes",
+        "node -> last seen (Redis ms)",
+    ),
     KeyKind("wp:node:<node>", "hash", "ttl", "heartbeat", "forget_node", "facts of a node: address, lag, load"),
     KeyKind(
         "wp:{p}:e",
@@ -48,7 +55,7 @@ KEYS: tuple[KeyKind, ...] = (
         "stream",
         "permanent",
         "publish, join, leave, redact",
-        "nobody; trim and redact empty it",
+        "drop_group; trim and redact empty it",
         "the entries. t type, f sender, o to, i mid, b body, d device, p trace, x target of a redacted, "
         "r recipient's entry id in a sender's copy, v format when not 1; empty ones are left out",
     ),
@@ -56,7 +63,7 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:h:<stream>",
         "hash",
         "permanent",
-        "publish, join, leave, redact, attach, detach, reconcile, trim",
+        "publish, join, leave, redact, attach, detach, reconcile, trim, drop_group, audit_streams",
         "nobody",
         "head, floor, lost (the highest id of a lost stretch), each ms-n; and the register: mailbox key -> token",
     ),
@@ -65,7 +72,7 @@ KEYS: tuple[KeyKind, ...] = (
         "hash",
         "permanent",
         "join, leave",
-        "nobody",
+        "drop_group",
         "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count)",
     ),
     KeyKind(
@@ -73,7 +80,7 @@ KEYS: tuple[KeyKind, ...] = (
         "list",
         "permanent",
         "trim, reconcile",
-        "capped at 1000",
+        "capped at 1000; drop_group",
         "ledger of removals, newest last: JSON {after, to, count, kind, policy, limit, at, run}",
     ),
     KeyKind(
@@ -81,17 +88,24 @@ KEYS: tuple[KeyKind, ...] = (
         "hash",
         "permanent",
         "redact",
-        "trim, below the floor",
+        "trim, below the floor; drop_group",
         "redactions: n -> JSON {id, by, at, sender, to, mid}",
     ),
     KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
-    KeyKind("wp:{p}:d:<user>", "hash", "permanent", "open, commit", "nobody", "device -> JSON {first, last, node}"),
+    KeyKind(
+        "wp:{p}:d:<user>",
+        "hash",
+        "permanent",
+        "open, commit",
+        "forget_devices",
+        "device -> JSON {first, last, node}",
+    ),
     KeyKind(
         "wp:{p}:o:<user>/<device>",
         "hash",
         "permanent",
         "open, commit, join",
-        "open: of groups left long ago",
+        "forget_devices; open: of groups left long ago",
         'stream -> "ms-n epoch"',
     ),
     KeyKind(
@@ -108,7 +122,7 @@ KEYS: tuple[KeyKind, ...] = (
         "stream",
         "ttl",
         "mailbox, lease; publish, join, leave, redact",
-        "drop_mailbox; a failed add",
+        "drop_mailbox; a failed add; audit_nodes",
         "what has to go to the connections of a node, ids 1-<seq>: s stream, n entry id, the entry's fields "
         "(not r), c origin in the sender's node, l=1 instead of a large body; or a single field beat",
     ),
