@@ -104,6 +104,11 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     every: Duration
     cron: str = ""
 
+    @property
+    def text(self) -> str:
+        """The schedule for people."""
+        return f"cron {self.cron}" if self.cron else f"every {retention.duration_text(self.every)}"
+
 
 class Jobs(msgspec.Struct, frozen=True, kw_only=True):
     """The scheduled jobs, each a table `[jobs.<name>]`."""

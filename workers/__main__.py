@@ -19,18 +19,22 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from service.config import JOBS, Schedule, Settings
-from service.core.retention import duration_text
 from service.errors import WaypostError
 from service.log import Fields, Log
 from service.store import JobReport, Store, StoreOptions
-from workers import retention
+from workers import audit, devices, groups, retention
 from workers.door import Door
 from workers.runs import Job, Lost, Run, Shift, carry_out
 from workers.schedule import due_in_ms
 
 log = Log("worker")
 
-TABLE: Mapping[str, Job] = {"retention": retention.run}
+TABLE: Mapping[str, Job] = {
+    "retention": retention.run,
+    "devices": devices.run,
+    "groups": groups.run,
+    "audit": audit.run,
+}
 
 LOOK_S = 10.0  # at the latest: another worker may have died, the schedule another worker goes by may be another
 CLOCK_LOOK_S = 1.0
@@ -115,7 +119,7 @@ class Worker:
         try:
             for name in self._table:
                 self._look_in(name, 0.0)
-            schedules = ", ".join(f"{name} {schedule_text(self._schedule(name))}" for name in self._table)
+            schedules = ", ".join(f"{name} {self._schedule(name).text}" for name in self._table)
             log.info("worker_started", worker=self._shift.worker, detail=schedules)
             await self._shift.stop.wait()
             log.info("worker_stopping", worker=self._shift.worker)
@@ -197,11 +201,6 @@ class Worker:
             await asyncio.gather(*looking, return_exceptions=True)
 
 
-def schedule_text(schedule: Schedule) -> str:
-    """A schedule as it stands in the settings."""
-    return f"cron={schedule.cron!r}" if schedule.cron else f"every={duration_text(schedule.every)}"
-
-
 def _say(report: JobReport) -> None:
     """The line that every run leaves in the log."""
     ended = Fields(job=report.name, job_run=report.run, took_ms=report.duration_ms, detail=summary(report))
@@ -223,6 +222,18 @@ def summary(report: JobReport) -> str:
     counts |= {f"repaired {kind}": count for kind, count in report.repairs.items()}
     counts |= {f"found {kind}": count for kind, count in report.findings.items()}
     return ", ".join(f"{value} {name}" for name, value in counts.items()) or "nothing to do"
+
+
+def lines(report: JobReport) -> list[str]:
+    """A report for people, a line each thing."""
+    found = [
+        f"{report.name}: {report.state} in {report.duration_ms / 1000:.3f} s ({report.run or 'not begun'})",
+        summary(report),
+    ]
+    if report.state == "cancelled":
+        found.append("left unfinished: the next worker resumes it")
+    found += [f"  {example}" for example in report.examples]
+    return found + [f"  error: {error}" for error in report.errors]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ RETRY_S = 0.1  # first pause after a step that failed; doubles
 RETRY_S_MAX = 5.0
 TRIES_MAX = 10  # failures in a row without any progress, of a store that is there: then the run has failed
 STEP_S = 3.0  # what a step may take to end when the worker is stopped; steps are calls of milliseconds
+PAUSE_S_MAX = 0.05  # between two steps; a step that took longer was waiting for something else
 TEXTS_MAX = 20  # errors and examples in a report: enough to see what is wrong, and its size stays bounded
 TEXT_LENGTH_MAX = 300  # characters of one
 
@@ -67,6 +68,7 @@ class Run:
         self._ttl_s = shift.settings.job_lease_s
         self._stop = shift.stop
         self._saved_at = self._begun_at = time.monotonic()
+        self._stepped_at = self._begun_at
         self._spent_ms = 0  # by those who had the run before
         self._holds_until = holds_until  # monotonic: how long the lease lasts, as far as this worker may believe
         self._saving = asyncio.Lock()
@@ -109,8 +111,13 @@ class Run:
                 await self.save()
             except WaypostError:
                 pass  # the lease is kept in the background, and the next step hears of it too
-        else:
-            await asyncio.sleep(0)
+        # As long as the step took: a run uses at most half of the server's time, messages come in between.
+        await asyncio.sleep(min(time.monotonic() - self._stepped_at, PAUSE_S_MAX))
+        self._stepped_at = time.monotonic()
+
+    async def breathe(self) -> None:
+        """The same between bounded steps that the cursor does not tell apart, such as those of one large group."""
+        await self.checkpoint(self._cursor)
 
     async def walk(self, letters: str, count: int = 100) -> AsyncIterator[tuple[str, list[str]]]:
         """The names of all keys of these kinds, some at a time, from where the run is to resume; checkpoints itself.

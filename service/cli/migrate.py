@@ -5,7 +5,7 @@ import asyncio
 import sys
 
 from service import log
-from service.cli.store_url import add_store_url, store_url
+from service.cli import store
 from service.config import Settings
 from service.errors import WaypostError
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="`status` looks and changes nothing; `up` brings the store up to date and may be repeated.",
     )
     parser.add_argument("action", choices=("status", "up"))
-    add_store_url(parser)
+    store.add_argument(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
     from migrations import __main__ as migrations  # noqa: PLC0415 - see service/cli
 
-    url = store_url(args, settings)
+    url = store.find(args, settings)
     if url is None:
         return 1
     action = migrations.status if args.action == "status" else migrations.up

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service import log
-from service.cli.store_url import add_store_url, store_url
+from service.cli import store
 from service.config import Settings
 from service.core.names import parse_stream
 from service.core.retention import duration_text
@@ -35,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     actions = parser.add_subparsers(metavar="plan|run|log", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    add_store_url(shared)
+    store.add_argument(shared)
     shared.add_argument("--json", action="store_true", help="print JSON")
 
     what = argparse.ArgumentParser(add_help=False)
@@ -85,7 +85,7 @@ def _number(text: str) -> int:
 def run_plan(args: argparse.Namespace, settings: Settings) -> int:
     """Print the plan. 1: refused, or the store is out of reach."""
     log.set_up(settings.log_level)
-    url = store_url(args, settings)
+    url = store.find(args, settings)
     if url is None:
         return 1
     try:
@@ -103,26 +103,26 @@ def run_plan(args: argparse.Namespace, settings: Settings) -> int:
 async def _plan(url: str, settings: Settings, streams: Sequence[str] | None) -> "Plan":
     from service.trimming import plan  # noqa: PLC0415 - see service/cli
 
-    async with _open(url, settings) as store:
-        return await plan(store, settings.retention, streams)
+    async with _open(url, settings) as opened:
+        return await plan(opened, settings.retention, streams)
 
 
 @asynccontextmanager
 async def _open(url: str, settings: Settings) -> "AsyncIterator[Store]":
     from service.store import Store, StoreOptions  # noqa: PLC0415 - see service/cli
 
-    store = await Store.connect(url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
+    opened = await Store.connect(url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
     try:
-        await store.check_server()
-        yield store
+        await opened.check_server()
+        yield opened
     finally:
-        await store.close()
+        await opened.close()
 
 
 def run_run(args: argparse.Namespace, settings: Settings) -> int:
     """Trim now, and print the report. 1: refused, busy, failed, or the store is out of reach."""
     log.set_up(settings.log_level)
-    url = store_url(args, settings)
+    url = store.find(args, settings)
     if url is None:
         return 1
     from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
@@ -150,7 +150,7 @@ def run_run(args: argparse.Namespace, settings: Settings) -> int:
 def run_log(args: argparse.Namespace, settings: Settings) -> int:
     """Print reports of past runs. 1: the store is out of reach."""
     log.set_up(settings.log_level)
-    url = store_url(args, settings)
+    url = store.find(args, settings)
     if url is None:
         return 1
     try:
@@ -166,8 +166,8 @@ def run_log(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reports(url: str, settings: Settings, limit: int) -> "list[JobReport]":
-    async with _open(url, settings) as store:
-        reports = await store.job_reports(REPORTS_LOOKED_AT)
+    async with _open(url, settings) as opened:
+        reports = await opened.job_reports(REPORTS_LOOKED_AT)
     return [report for report in reports if report.name == "retention"][:limit]
 
 

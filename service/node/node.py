@@ -52,7 +52,7 @@ class Node:
         self.sends = Sends(self, store, settings)
         self.pages = Pages(self, store, settings.limits)
         self.tails = Tails(settings.limits)
-        self.commits = Commits(self, store, settings.commit_s)
+        self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
         self.presence = Presence(self, store, settings)
         self._users: dict[str, set[Connection]] = {}

@@ -19,16 +19,19 @@ from typing import Literal, Self
 from service.core.entries import Durability, Page
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
-from service.store import devices, groups, jobs, nodes, retention, streams
+from service.store import devices, groups, jobs, nodes, retention, streams, upkeep
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
 from service.store.records import (
     BODY_INLINE_BYTES,
     Attached,
+    Audited,
     Beat,
     Commit,
+    DeviceSweep,
     FenceState,
+    GroupStep,
     JobLease,
     JobReport,
     JobState,
@@ -51,9 +54,12 @@ from service.store.records import (
 __all__ = [
     "BODY_INLINE_BYTES",
     "Attached",
+    "Audited",
     "Beat",
     "Commit",
+    "DeviceSweep",
     "FenceState",
+    "GroupStep",
     "JobLease",
     "JobReport",
     "JobState",
@@ -387,3 +393,55 @@ class Store:
         `Fenced`; `check_server`, and begin again.
         """
         return await jobs.scan_names(self._context, letter, cursor, count)
+
+    # Upkeep, by jobs: `lease` and `token` are those of the run; all raise `Superseded` once it is another worker's
+
+    async def forget_devices(
+        self, users: Sequence[tuple[str, str]], idle_before_ms: int, *, lease: str, token: str
+    ) -> list[DeviceSweep]:
+        """Forget devices that were last seen before a moment of Redis time, and their offsets.
+
+        `users` are pairs of a user and a cursor, "" to begin. Answers for the first of them at least; call again for
+        those that are missing, and with their cursor for those that have one. May be repeated.
+        """
+        return await upkeep.forget_devices(self._context, users, idle_before_ms, lease=lease, token=token)
+
+    async def empty_groups(self, groups: Sequence[str], before_ms: int) -> list[str]:
+        """Those of the groups that seem to have been empty since before a moment of Redis time. A cheap look."""
+        return await upkeep.empty_groups(self._context, groups, before_ms)
+
+    async def former_members(self, group: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
+        """Some of those who are or were in a group; go on with the cursor until it is ""."""
+        return await upkeep.former_members(self._context, group, cursor, count)
+
+    async def drop_group(
+        self, group: str, users: Sequence[str], empty_before_ms: int, *, is_drop: bool, lease: str, token: str
+    ) -> GroupStep:
+        """Look whether these former members stand in the way of dropping their group; with `is_drop`, drop it.
+
+        A group goes when it has been empty since before that moment, its stream is empty, and every device of its
+        former members has come to the end of their time in it. With the last of them goes everything but its head.
+        May be repeated.
+        """
+        return await upkeep.drop_group(
+            self._context, group, users, empty_before_ms, is_drop=is_drop, lease=lease, token=token
+        )
+
+    async def audit_streams(
+        self, streams: Sequence[str], *, lease: str, token: str, only_headless: bool = False
+    ) -> list[list[Audited]]:
+        """Look whether what is kept of streams agrees, mend what has one right answer (`audit_streams.lua` lists both).
+
+        Answers for the first of them at least; call again for those that are missing. May be repeated.
+        """
+        return await upkeep.audit_streams(self._context, streams, only_headless=only_headless, lease=lease, token=token)
+
+    async def audit_nodes(
+        self, job: str, mailboxes: Sequence[str], silent_before_ms: int, *, lease: str, token: str
+    ) -> tuple[list[str], list[str]]:
+        """Delete those of the mailboxes that would never expire, and take nodes off the list that were silent for long.
+
+        `mailboxes` are names (`<node>.<random>`), `job` is whose lease it is. Returns the keys of the mailboxes and the
+        nodes that are gone. May be repeated.
+        """
+        return await upkeep.audit_nodes(self._context, job, mailboxes, silent_before_ms, lease=lease, token=token)

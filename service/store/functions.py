@@ -20,9 +20,13 @@ _MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or fo
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
+    "audit_nodes": 1,
+    "audit_streams": 1,
     "commit": 1,
     "detach": 1,
+    "drop_group": 1,
     "forget": 1,
+    "forget_devices": 1,
     "heartbeat": 1,
     "job_finish": 1,
     "job_renew": 1,

@@ -301,3 +301,32 @@ class JobReport(msgspec.Struct):
     examples: list[str] = []
     errors_count: int = 0
     errors: list[str] = []
+
+
+class DeviceSweep(msgspec.Struct, frozen=True):
+    """Devices of one user that were looked at, and how many are forgotten now. `cursor` is "" when that was all."""
+
+    user: str
+    cursor: str
+    seen: int
+    forgotten: int
+
+
+class GroupStep(msgspec.Struct, frozen=True):
+    """What became of a look at a group, or of a step of dropping it.
+
+    `status` is `clear`, `more`, `dropped`, or why the group stays; `looked` how many of the users given were looked at,
+    `user` whom the status speaks of, "" for nobody.
+    """
+
+    status: str
+    looked: int
+    user: str
+
+
+class Audited(msgspec.Struct, frozen=True):
+    """Something about a stream that does not agree: what kind, in words, how many."""
+
+    kind: str
+    detail: str
+    count: int

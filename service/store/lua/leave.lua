@@ -34,6 +34,7 @@ local function leave(_, args)
   local kept = prune(record .. id, group, arg)
 
   redis.call('HSET', group_key, '/members', string.format('%.0f', math.max(members - 1, 0)))
+  if members <= 1 then redis.call('HSET', group_key, '/emptied', string.format('%.0f', now)) end
   if kept then redis.call('HSET', group_key, arg.user, kept) else redis.call('HDEL', group_key, arg.user) end
   if is_announced then
     append(group, now, entry)
