@@ -58,7 +58,7 @@ class Memberships:
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
-                self._begin_membership(connection, stream, membership.id)
+                self.begin(connection, stream, membership.id)
             else:
                 is_coming = membership.is_announced and bool(mailbox) and mailbox == self._node.reader.mailbox
                 session.left(command.number, membership.id, is_coming=is_coming)
@@ -76,6 +76,8 @@ class Memberships:
                     self._node.unfollow(connection, stream)
                 else:  # from a mailbox that was attached late: the user may have come back since
                     self._read_to_the_end(connection, stream)
+            connection.session.passed_on(entry.to)
+            connection.flush()
 
     def hint(self, connection: Connection, entry: Entry) -> None:
         """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
@@ -102,6 +104,19 @@ class Memberships:
             if group_of(stream) is not None:
                 self._read_to_the_end(connection, stream)
 
+    def begin(self, connection: Connection, stream: str, start: EntryId) -> None:
+        """The store said that the user is a member since `start`: follow, unless this is old news.
+
+        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
+        """
+        is_over = start < connection.session.ended.get(stream, ZERO)
+        if is_over or connection.is_closed or not connection.wants(stream):
+            return
+        if stream in connection.cursors:
+            self._read_once_more(connection, stream)
+        else:
+            self._node.follow(connection, stream, start, start)
+
     def _ask_group(self, connection: Connection, stream: str) -> None:
         """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
         question = (connection.number, stream)
@@ -126,22 +141,9 @@ class Memberships:
                     continue
                 start = start_of_membership((page.stretches or {}).get(connection.user, ()))
                 if start is not None:
-                    self._begin_membership(connection, stream, start)
+                    self.begin(connection, stream, start)
         finally:
             del self._questions[question]
-
-    def _begin_membership(self, connection: Connection, stream: str, start: EntryId) -> None:
-        """The store said that the user is a member since `start`: follow, unless this is old news.
-
-        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
-        """
-        is_over = start < connection.session.ended.get(stream, ZERO)
-        if is_over or connection.is_closed or not connection.wants(stream):
-            return
-        if stream in connection.cursors:
-            self._read_once_more(connection, stream)
-        else:
-            self._node.follow(connection, stream, start, start)
 
     def _read_to_the_end(self, connection: Connection, stream: str) -> None:
         """The membership has ended, or may have: pages bring what was sent before, and end with it, or go on.
