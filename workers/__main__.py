@@ -125,8 +125,8 @@ class Worker:
             log.info("worker_stopping", worker=self._shift.worker)
         finally:
             watch.cancel()
-            self._scheduler.shutdown(wait=False)
             await self._end_looks()
+            self._scheduler.shutdown(wait=False)  # would break off whoever is still waiting, and say so at length
             await asyncio.gather(watch, return_exceptions=True)
 
     def _schedule(self, name: str) -> Schedule:
@@ -217,7 +217,7 @@ def summary(report: JobReport) -> str:
     counts = {
         name.replace("_", " "): value
         for name in report.__struct_fields__
-        if isinstance(value := getattr(report, name), int) and value and not name.endswith("_ms")
+        if type(value := getattr(report, name)) is int and value and not name.endswith("_ms")
     }
     counts |= {f"repaired {kind}": count for kind, count in report.repairs.items()}
     counts |= {f"found {kind}": count for kind, count in report.findings.items()}
