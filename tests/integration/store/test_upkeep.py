@@ -96,7 +96,7 @@ async def test_who_has_lost_the_lease_forgets_drops_and_mends_nothing(
     with pytest.raises(Superseded):
         await store.drop_group("g", ["alice"], FUTURE, is_drop=True, **given)
     with pytest.raises(Superseded):
-        await store.audit_streams(["group:g"], **given)
+        await store.audit_streams(["group:g"], lease=lease.lease, token=lease.token)
     with pytest.raises(Superseded):
         await store.audit_nodes("devices", ["n9.x"], FUTURE, **given)
     assert admin.hlen(key_of("d", "user:alice", "alice")) == 2
