@@ -61,7 +61,7 @@ async def run(settings: Settings) -> int:
 async def once(settings: Settings, job: str, work: Job | None = None) -> JobReport:
     """Run one job now, whatever its schedule says; a run that was left unfinished is resumed instead.
 
-    `work` is done in place of what the job usually does.
+    `work` is done in place of what the job usually does; a run that was left unfinished is first brought to its end.
     Raises `JobBusy` when another worker is at it, `Lost`, and what the store raises. SIGTERM and SIGINT end it with a
     report whose state is `cancelled`.
     """
@@ -81,7 +81,10 @@ async def once(settings: Settings, job: str, work: Job | None = None) -> JobRepo
             state = await shift.store.job_state(job)
             taken = await Run.take(shift, job, state.slot)
             if isinstance(taken, Run):
-                return await carry_out(taken, work or TABLE[job], shift)
+                is_left = taken.report.resumed > 0
+                report = await carry_out(taken, TABLE[job] if is_left or work is None else work, shift)
+                if work is None or not is_left or stop.is_set():
+                    return report
             if taken == "held":
                 break
         raise JobBusy(job)
