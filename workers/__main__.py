@@ -37,6 +37,7 @@ TABLE: Mapping[str, Job] = {
 }
 
 LOOK_S = 10.0  # at the latest: another worker may have died, the schedule another worker goes by may be another
+RETRY_S = 1.0  # a look that failed, or a job that is due and held, is looked at again after this
 CLOCK_LOOK_S = 1.0
 CLOCK_JUMP_S = 2.0  # more than this machine's clock is ever corrected by in small steps
 END_S = 8.0  # for runs to save their progress and give their leases back: two bounded waits of `carry_out`
@@ -109,10 +110,11 @@ class Worker:
         self._shift = shift
         self._table = table
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._at_work: set[str] = set()  # those of them that are carrying out a run
         self._scheduler = AsyncIOScheduler(
             timezone=datetime.UTC,
             # However late it is woken, it looks; and once for all the times that it was not.
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 2},
+            job_defaults={"misfire_grace_time": None, "coalesce": True},
         )
 
     async def work(self) -> None:
@@ -141,20 +143,18 @@ class Worker:
         self._scheduler.add_job(self._look, DateTrigger(at, datetime.UTC), args=[name], id=name, replace_existing=True)
 
     async def _look(self, name: str) -> None:
-        """What the scheduler calls: one look, and the next one planned."""
-        if name in self._looking or self._shift.stop.is_set():
-            return
-        # A task of its own: the scheduler forgets its own tasks when it is shut down, in the middle of what they do.
-        task = self._looking[name] = asyncio.create_task(self._look_at(name), name=f"job {name}")
-        await asyncio.wait([task])
+        """What the scheduler calls. The look is a task of its own: the scheduler's are cut off when it is shut down."""
+        if name not in self._looking and not self._shift.stop.is_set():
+            self._looking[name] = asyncio.create_task(self._look_at(name), name=f"job {name}")
 
     async def _look_at(self, name: str) -> None:
         pause_s = LOOK_S
         try:
             pause_s = await self._run_if_due(name)
-        except WaypostError:
-            await self._shift.door.wait()  # says why
-            pause_s = 0.0
+        except WaypostError as problem:
+            log.warning("look_failed", worker=self._shift.worker, job=name, detail=problem.detail)
+            await self._shift.door.wait()
+            pause_s = RETRY_S
         except Lost:
             log.warning("run_lost", worker=self._shift.worker, job=name)
         except Exception as error:  # noqa: BLE001 - a bug in one job is not to cost the others their runs
@@ -173,9 +173,12 @@ class Worker:
             taken = await Run.take(shift, name, state.slot)
             if isinstance(taken, Run):
                 log.info("run_started", worker=shift.worker, job=name, job_run=taken.id, count=taken.report.resumed)
-                report = await carry_out(taken, self._table[name], shift)
-                _say(report)
-            return 0.0 if taken != "held" else 1.0
+                self._at_work.add(name)
+                try:
+                    _say(await carry_out(taken, self._table[name], shift))
+                finally:
+                    self._at_work.discard(name)
+            return 0.0 if taken != "held" else RETRY_S
         waits = [LOOK_S] if due_ms is None else [LOOK_S, due_ms / 1000]
         if not state.is_done:  # somebody is at it: resumed as soon as that one's lease has run out
             waits.append(state.lease_ms / 1000 + 0.01)
@@ -195,13 +198,16 @@ class Worker:
             offset += moved
 
     async def _end_looks(self) -> None:
-        """Runs under way end by themselves after their present step; waiting for the store ends at once."""
-        looking = list(self._looking.values())
+        """Runs under way end by themselves after their present step; who only looks, or waits, is cut off."""
+        looking = dict(self._looking)
+        for name, task in looking.items():
+            if name not in self._at_work:
+                task.cancel()
         if looking:
-            _, late = await asyncio.wait(looking, timeout=END_S)
+            _, late = await asyncio.wait(looking.values(), timeout=END_S)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+            await asyncio.gather(*looking.values(), return_exceptions=True)
 
 
 def _say(report: JobReport) -> None:

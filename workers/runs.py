@@ -252,6 +252,7 @@ async def carry_out(run: Run, job: Job, shift: Shift) -> JobReport:
         if stopping.done() and not work.done() and not keep.done():
             await asyncio.wait({work, keep}, timeout=STEP_S, return_when=asyncio.FIRST_COMPLETED)
         if keep.done() and not work.done():
+            keep.result()  # raises what is a bug here
             raise Lost
         work.cancel()
         outcome = (await asyncio.gather(work, return_exceptions=True))[0]
