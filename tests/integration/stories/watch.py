@@ -54,7 +54,9 @@ class Watch:
             assert self.is_welcome, f"{frame} before welcome"
             if kind != "sent":
                 self._check_content(frame)
-            if written.is_in_place or "ref" not in frame:
+            if kind == "joined" and "ref" in frame:
+                self._joined(frame["stream"], parse_id(frame["id"]))
+            elif written.is_in_place or "ref" not in frame:
                 self._entry(frame["stream"], parse_id(frame["id"]))
             elif written.should_be:
                 is_late = parse_id(frame["id"]).n > self.at(frame["stream"])
@@ -152,6 +154,13 @@ class Watch:
         missing = self.missing(stream, entry.n)
         assert not missing, f"{stream}: {entry} came after {at}, without {missing}"
         self.passed.setdefault(stream, []).append(entry)
+
+    def _joined(self, stream: str, entry: EntryId) -> None:
+        """The answer to a joining stands for the own `joined`: numbers count from it. Joining twice tells the first."""
+        if stream not in self.passed:
+            self.passed[stream] = [entry]
+        elif entry.n > self.at(stream):
+            self._entry(stream, entry)
 
     # -- gaps ----------------------------------------------------------------------------------------------------------
 
