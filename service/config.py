@@ -164,7 +164,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     commit_s: Annotated[float, Meta(gt=0, le=1)] = 0.5
     # A client replays before it repeats: an hour covers a lost answer, and what is kept stays small.
     key_window_s: Annotated[int, Meta(ge=60, le=7 * 86_400)] = 3600
-    # A call without an answer by then has an unknown result (`uncertain`).
+    # A call without an answer by then has an unknown result (`uncertain`). A `join` or `leave` is carried out within
+    # this time or not at all.
     call_timeout_s: Seconds = 5.0
     # Replicas that must have a write before `sent` says `replicated`. 0: do not wait for any.
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0

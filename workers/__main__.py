@@ -59,9 +59,10 @@ async def run(settings: Settings) -> int:
     return 0
 
 
-async def once(settings: Settings, job: str) -> JobReport:
+async def once(settings: Settings, job: str, work: Job | None = None) -> JobReport:
     """Run one job now, whatever its schedule says; a run that was left unfinished is resumed instead.
 
+    `work` is done in place of what the job usually does; a run that was left unfinished is first brought to its end.
     Raises `JobBusy` when another worker is at it, `Lost`, and what the store raises. SIGTERM and SIGINT end it with a
     report whose state is `cancelled`.
     """
@@ -81,7 +82,10 @@ async def once(settings: Settings, job: str) -> JobReport:
             state = await shift.store.job_state(job)
             taken = await Run.take(shift, job, state.slot)
             if isinstance(taken, Run):
-                return await carry_out(taken, TABLE[job], shift)
+                is_left = taken.report.resumed > 0
+                report = await carry_out(taken, TABLE[job] if is_left or work is None else work, shift)
+                if work is None or not is_left or stop.is_set():
+                    return report
             if taken == "held":
                 break
         raise JobBusy(job)
@@ -126,8 +130,8 @@ class Worker:
             log.info("worker_stopping", worker=self._shift.worker)
         finally:
             watch.cancel()
-            self._scheduler.shutdown(wait=False)
             await self._end_looks()
+            self._scheduler.shutdown(wait=False)  # would break off whoever is still waiting, and say so at length
             await asyncio.gather(watch, return_exceptions=True)
 
     def _schedule(self, name: str) -> Schedule:
@@ -222,7 +226,7 @@ def summary(report: JobReport) -> str:
     counts = {
         name.replace("_", " "): value
         for name in report.__struct_fields__
-        if isinstance(value := getattr(report, name), int) and value and not name.endswith("_ms")
+        if type(value := getattr(report, name)) is int and value and not name.endswith("_ms")
     }
     counts |= {f"repaired {kind}": count for kind, count in report.repairs.items()}
     counts |= {f"found {kind}": count for kind, count in report.findings.items()}

@@ -1,4 +1,5 @@
-"""The job `groups`: drop groups that all have left, `group_empty_max` after the last of them.
+"""The job `groups`: forget former members of whom nobody needs anything; drop groups that all have left,
+`group_empty_max` after the last of them.
 
 A former member's device that has not yet fetched everything of its user's time in the group is owed that, or a gap:
 the group stays until every such device has come by, or is forgotten (the job `devices`). Only then is its stream
@@ -24,11 +25,24 @@ async def run(run: Run, store: Store, settings: Settings) -> None:
     async for _, groups in run.walk("g"):
         before_ms = await store.now_ms() - empty_max * 1000
         run.report.groups_seen += len(groups)
+        for group in groups:
+            try:
+                await _forget(run, store, group)
+            except WaypostError as problem:
+                run.error(f"group {group}", problem)
         for group in await store.empty_groups(groups, before_ms):
             try:
                 await _drop(run, store, group, before_ms, f"group_empty_max={duration_text(empty_max)}")
             except WaypostError as problem:
                 run.error(f"group {group}", problem)
+
+
+async def _forget(run: Run, store: Store, group: str) -> None:
+    """Who joins or leaves is looked at then and there; who left for good is looked at here."""
+    cursor = await store.forget_members(group)
+    while cursor:
+        await run.breathe()
+        cursor = await store.forget_members(group, cursor)
 
 
 async def _drop(run: Run, store: Store, group: str, before_ms: int, limit: str) -> None:

@@ -59,7 +59,7 @@ def parse_size(value: object) -> int:
 def size_text(size: int) -> str:
     """Bytes as a user writes them: 64000000 is "64MB", 67108864 is "64MiB"."""
     for unit, unit_bytes in sorted(_BYTES.items(), key=lambda item: -item[1]):
-        if unit_bytes > 1 and size % unit_bytes == 0:
+        if unit_bytes > 1 and size and size % unit_bytes == 0:
             return f"{size // unit_bytes}{unit}"
     return f"{size}B"
 

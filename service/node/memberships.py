@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from service.config import Limits
 from service.core import commands
+from service.core.delivery import Place
 from service.core.entries import Entry
 from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
-from service.core.paging import start_of_membership
+from service.core.paging import start_of_what_is_lacking
 from service.core.session import Life
-from service.errors import WaypostError
+from service.errors import Uncertain, WaypostError
 from service.node.connection import Connection
 from service.store import Store
 
@@ -46,6 +47,9 @@ class Memberships:
                 )
         except WaypostError as problem:
             self._node.out_of_reach(problem)
+            if isinstance(problem, Uncertain):
+                # What the user does next must not be undone by this call: it is answered when it can come no more.
+                await asyncio.sleep(problem.open_for_s)
             session.failed(command.number, problem.for_client())
         except Exception as error:  # noqa: BLE001 - a bug: whether it was done nobody knows
             self._node.log.error("membership_failed", traceback=error, connection=connection.number)
@@ -55,7 +59,7 @@ class Memberships:
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
-                self._begin_membership(connection, stream, membership.id)
+                self.begin(connection, stream, membership.id)
             else:
                 is_coming = membership.is_announced and bool(mailbox) and mailbox == self._node.reader.mailbox
                 session.left(command.number, membership.id, is_coming=is_coming)
@@ -73,6 +77,8 @@ class Memberships:
                     self._node.unfollow(connection, stream)
                 else:  # from a mailbox that was attached late: the user may have come back since
                     self._read_to_the_end(connection, stream)
+            connection.session.passed_on(entry.to)
+            connection.flush()
 
     def hint(self, connection: Connection, entry: Entry) -> None:
         """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
@@ -88,7 +94,7 @@ class Memberships:
         elif entry.to in connection.cursors:
             self._read_once_more(connection, entry.to)
         elif connection.wants(entry.to):
-            self._ask_group(connection, entry.to)
+            self._ask_group(connection, entry.to, entry.id)
 
     def look_again(self, connection: Connection) -> None:
         """Entries of its user's inbox have passed this connection by, hints of a leaving among them perhaps.
@@ -99,16 +105,35 @@ class Memberships:
             if group_of(stream) is not None:
                 self._read_to_the_end(connection, stream)
 
-    def _ask_group(self, connection: Connection, stream: str) -> None:
-        """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
+    def begin(self, connection: Connection, stream: str, start: EntryId) -> None:
+        """The store said that the user is a member since `start`: follow, unless this is old news.
+
+        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
+        """
+        is_over = start < connection.session.ended.get(stream, ZERO)
+        if is_over or connection.is_closed or not connection.wants(stream):
+            return
+        if stream in connection.cursors:
+            self._read_once_more(connection, stream)
+        else:
+            self._node.follow(connection, stream, start, start)
+
+    def _ask_group(self, connection: Connection, stream: str, hint: EntryId) -> None:
+        """Follow a group, if it says that the user is a member, or was since the hint. One question at a time: a hint
+        meanwhile asks again.
+        """
         question = (connection.number, stream)
         if question in self._questions:
             self._questions[question] = True
         else:
             self._questions[question] = True
-            self._node.spawn(self._follow_the_group(connection, stream, question))
+            self._node.spawn(self._follow_the_group(connection, stream, question, hint))
 
-    async def _follow_the_group(self, connection: Connection, stream: str, question: tuple[int, str]) -> None:
+    async def _follow_the_group(
+        self, connection: Connection, stream: str, question: tuple[int, str], hint: EntryId
+    ) -> None:
+        # What was stored before the session was opened is in `welcome`: of an older hint what is so now is enough.
+        since = hint.ms if hint > connection.inbox_head else None
         try:
             while self._questions[question] and not connection.is_closed:
                 self._questions[question] = False
@@ -121,24 +146,12 @@ class Memberships:
                     await self._node.may_read()
                     self._questions[question] = True
                     continue
-                start = start_of_membership((page.stretches or {}).get(connection.user, ()))
+                stretches = (page.stretches or {}).get(connection.user, ())
+                start = start_of_what_is_lacking(stretches, connection.session.ended.get(stream), since)
                 if start is not None:
-                    self._begin_membership(connection, stream, start)
+                    self.begin(connection, stream, start)
         finally:
             del self._questions[question]
-
-    def _begin_membership(self, connection: Connection, stream: str, start: EntryId) -> None:
-        """The store said that the user is a member since `start`: follow, unless this is old news.
-
-        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
-        """
-        is_over = start < connection.session.ended.get(stream, ZERO)
-        if is_over or connection.is_closed or not connection.wants(stream):
-            return
-        if stream in connection.cursors:
-            self._read_once_more(connection, stream)
-        else:
-            self._node.follow(connection, stream, start, start)
 
     def _read_to_the_end(self, connection: Connection, stream: str) -> None:
         """The membership has ended, or may have: pages bring what was sent before, and end with it, or go on.
@@ -158,5 +171,5 @@ class Memberships:
 
     def _read_once_more(self, connection: Connection, stream: str) -> None:
         """The user is a member, again perhaps: a page on its way that says otherwise is older than that."""
-        if connection.cursors[stream].must_read:
+        if connection.cursors[stream].place is Place.BEHIND:
             self._read_to_the_end(connection, stream)

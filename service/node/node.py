@@ -305,9 +305,11 @@ class Node:
     def unfollow(self, connection: Connection, stream: str) -> None:
         """The connection no longer follows a stream: the membership has ended."""
         if stream in connection.cursors:
-            connection.session.unfollow(stream)
+            begins = connection.session.unfollow(stream)
             self._drop(connection, stream)
             connection.flush()
+            if begins is not None:
+                self.memberships.begin(connection, stream, begins)
 
     def _drop(self, connection: Connection, stream: str) -> None:
         connection.cursors.pop(stream, None)

@@ -6,10 +6,11 @@ What every method may raise, beside what it names itself:
 - `Fenced`: the server is not the one the epoch key names, or the epoch is another: `fence_state`, `reconcile`.
 - `Reset`: the store was emptied or never migrated. `waypost migrate up` decides, no node does.
 - `Uncertain`: a write was sent and its answer is missing. All but `publish` without a key, and `redact` and
-  `join`/`leave` in what they answer, are harmless twice.
+  `join`/`leave` in what they answer, are harmless twice. All but `publish` without a key are harmless late:
+  `join` and `leave` because they are refused then (see there).
 - `WaypostError("storage_full")`: refused for want of memory; nothing was written.
 
-No call is repeated here. A cancelled call may have been carried out.
+No call is repeated here, but for a refusal that tells the time. A cancelled call may have been carried out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from typing import Literal, Self
 
 from service.core.entries import Durability, Page
 from service.core.names import EntryId
-from service.store import devices, groups, jobs, nodes, streams, upkeep
+from service.core.retention import Cut, Hold
+from service.store import devices, groups, jobs, nodes, retention, streams, upkeep
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
@@ -43,8 +45,10 @@ from service.store.records import (
     StoreOptions,
     StoreRefused,
     Superseded,
+    Survey,
     TrimCause,
     Trimmed,
+    Unread,
 )
 
 __all__ = [
@@ -71,9 +75,14 @@ __all__ = [
     "StoreOptions",
     "StoreRefused",
     "Superseded",
+    "Survey",
     "TrimCause",
     "Trimmed",
+    "Unread",
 ]
+
+# Entries; a call of this many takes half a millisecond on a stream of a million (tests/bench/retention.py).
+TRIM_STEP_ENTRIES = 250
 
 
 class Store:
@@ -166,13 +175,74 @@ class Store:
         """
         return await streams.redact(self._context, stream, entry, by, only_sender=only_sender)
 
-    async def trim(self, stream: str, upto: EntryId, cause: TrimCause, *, limit: int = 500) -> Trimmed:
-        """Remove entries up to and including `upto`, at most `limit` of them, and note it in the ledger.
+    # Retention
 
-        Call it again while `more`. Repeating it or coming late changes nothing. Raises `Superseded` when
-        `cause` names a lease that somebody else has taken.
+    async def trim(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        cause: TrimCause,
+        *,
+        keep: int = 0,
+        keep_bytes: int | None = None,
+        hold: Hold | None = None,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Trimmed:
+        """Remove the oldest entries up to and including `upto` (None: the head), and note it in the ledger.
+
+        One step removes at most `limit` entries; call it again while `more`. `keep` entries stay. With `keep_bytes` no
+        more go than it takes to come down to so many, as far as `measure` has measured; `hold` is what an inbox keeps.
+        Repeating it or coming late changes nothing. Raises `Superseded` when `cause` names a lease that somebody else
+        has taken.
         """
-        return await streams.trim(self._context, stream, upto, cause, limit=limit)
+        return await retention.trim(
+            self._context, stream, upto, cause, keep=keep, keep_bytes=keep_bytes, hold=hold, limit=limit
+        )
+
+    async def survey(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        *,
+        keep: int = 0,
+        over: int | None = None,
+        hold: Hold | None = None,
+        after: EntryId | None = None,
+        skipped: int = 0,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Survey:
+        """What one step of `trim` would remove, and how the stream stands. Writes nothing.
+
+        Call it again while `more`, with `after` the last id it named and `skipped` the entries counted so far. `over`
+        is how many bytes have to go at least (None: no matter).
+        """
+        return await retention.survey(
+            self._context, stream, upto, keep=keep, over=over, hold=hold, after=after, skipped=skipped, limit=limit
+        )
+
+    async def ripe(self, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+        """Which of these streams have something that one of their cuts lets go, each with its oldest entry.
+
+        One short call for hundreds of streams. What cuts keep, and what an inbox holds, is not looked at here.
+        """
+        return await retention.ripe(self._context, streams)
+
+    async def measure(self, stream: str, *, limit: int = TRIM_STEP_ENTRIES) -> tuple[int, bool]:
+        """Go on measuring a stream; returns the bytes above its floor so far, and whether there is more to measure.
+
+        What was measured is remembered, so that only what is new costs anything. May be repeated.
+        """
+        return await retention.measure(self._context, stream, limit=limit)
+
+    async def unread(self, stream: str, after: EntryId, to: EntryId, *, idle_before: int, devices_max: int) -> Unread:
+        """What devices have not acknowledged of the numbers above `after` up to `to`, within what is their users'.
+
+        Those seen last before `idle_before` (Redis ms) are left out. Reads the devices of everybody whom the stream is
+        for, some at a time, `devices_max` at most.
+        """
+        return await retention.unread(
+            self._context, stream, after, to, idle_before=idle_before, devices_max=devices_max
+        )
 
     # The register
 
@@ -213,12 +283,23 @@ class Store:
 
         `by_key` is set when a server key asks: it may enter closed groups and always create. Raises
         `group_closed` (also where creating is not allowed) and `too_many_streams`.
+
+        Carried out within `call_timeout_s` or not at all. An `Uncertain` says how long that may still be
+        (`open_for_s`): tell the user after that, and nothing comes after what the user does next.
         """
         return await groups.join(self._context, user, group, mailbox=mailbox, origin=origin, by_key=by_key)
 
     async def leave(self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
-        """End the membership. Raises `not_member`."""
+        """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
         return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
+
+    async def forget_members(self, group: str, cursor: int = 0) -> int:
+        """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
+
+        For whoever trims a group's stream, afterwards. One bounded step: returns the cursor of the next one, 0 when
+        all members have been looked at. Harmless twice and late.
+        """
+        return await groups.forget_members(self._context, group, cursor)
 
     async def group_exists(self, group: str) -> bool:
         """Whether anybody ever made this group."""

@@ -15,6 +15,8 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_OLDEST = ("trim", "survey", "measure")  # those that walk a stream from its oldest entry
+_MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or forget them
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
@@ -23,21 +25,25 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "commit": 1,
     "detach": 1,
     "drop_group": 1,
+    "forget": 1,
     "forget_devices": 1,
     "heartbeat": 1,
     "job_finish": 1,
     "job_renew": 1,
     "job_take": 1,
-    "join": 1,
+    "join": 2,
     "lease": 1,
-    "leave": 1,
+    "leave": 2,
     "mailbox": 1,
+    "measure": 1,
     "open": 2,
     "page": 1,
     "publish": 2,
     "reconcile": 2,
-    "redact": 1,
-    "trim": 1,
+    "redact": 2,
+    "ripe": 1,
+    "survey": 1,
+    "trim": 2,
 }
 
 
@@ -50,7 +56,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    parts = ("_shared", *(("_append",) if name in _APPENDING else ()), name)
+    shared = {"_append": _APPENDING, "_membership": _MEMBERSHIP, "_oldest": _OLDEST}
+    parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 

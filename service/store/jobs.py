@@ -87,7 +87,7 @@ async def job_reports(context: Context, limit: int) -> list[JobReport]:
 
 async def scan_names(context: Context, letter: str, cursor: str, count: int) -> tuple[list[str], str]:
     """See `Store.scan_names`. The server's run comes along: a cursor of another process would skip names in silence."""
-    scan = ("SCAN", cursor or "0", "MATCH", f"wp:{{*}}:{letter}:*", "COUNT", count)
+    scan = ("SCAN", cursor or "0", "MATCH", keys.every(letter), "COUNT", count)
     (after, names), info = await context.read([scan, ("INFO", "server")])
     if cursor and f"run_id:{context.run}".encode() not in info:
         raise Fenced("the server is another one than the one that was being walked")

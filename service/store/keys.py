@@ -71,9 +71,9 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:g:<group>",
         "hash",
         "permanent",
-        "join, leave",
+        "join, leave, forget",
         "drop_group",
-        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count)",
+        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count), /emptied",
     ),
     KeyKind(
         "wp:{p}:x:<stream>",
@@ -90,6 +90,14 @@ KEYS: tuple[KeyKind, ...] = (
         "redact",
         "trim, below the floor; drop_group",
         "redactions: n -> JSON {id, by, at, sender, to, mid}",
+    ),
+    KeyKind(
+        "wp:{p}:b:<stream>",
+        "hash",
+        "ttl",
+        "measure, trim, redact",
+        "expiry, 7 d after the last measure; drop_group",
+        "where a policy limits bytes: upto (id up to which the stream was measured), bytes (from the floor to there)",
     ),
     KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
     KeyKind(
@@ -221,6 +229,16 @@ class Layout:
 def key(tag: str, letter: str, name: str) -> str:
     """A key of a partition: one letter for what it is, then what it is of."""
     return f"wp:{{{tag}}}:{letter}:{name}"
+
+
+def every(letter: str) -> str:
+    """The pattern that a SCAN finds all keys of a kind by, whatever their partition."""
+    return f"wp:{{*}}:{letter}:*"
+
+
+def name_in(raw: bytes) -> str:
+    """What a key of a partition is of."""
+    return raw.decode().split(":", 3)[3]
 
 
 def epoch(tag: str) -> str:

@@ -35,7 +35,9 @@ async def check_server(context: Context) -> None:
     policy, appendonly, appendfsync, pauses_in_rewrite = (
         "" if isinstance(reply, RedisError) or not reply else reply[1].decode() for reply in replies[1:]
     )
-    _check_version(_info(replies[0]))
+    info = _info(replies[0])
+    _check_version(info)
+    _look_at_the_clock(context, info)
     if policy not in ("", "noeviction"):
         raise StoreRefused(f"maxmemory-policy is {policy}: the server would throw away messages; set it to noeviction")
     is_fsynced = appendonly == "yes" and appendfsync == "always" and pauses_in_rewrite == "no"
@@ -44,6 +46,11 @@ async def check_server(context: Context) -> None:
     absent = await functions.missing(context.link)
     if absent:
         raise Reset(f"functions are missing on the server ({', '.join(absent)}): run `waypost migrate up`")
+
+
+def _look_at_the_clock(context: Context, info: Mapping[str, str]) -> None:
+    """Every look at the server tells its time too: at each opening of the fence, and every few beats."""
+    context.clock.told(int(info["server_time_usec"]) // 1000)
 
 
 def _check_version(info: Mapping[str, str]) -> None:
@@ -70,7 +77,9 @@ async def fence_state(context: Context) -> FenceState:
     epochs = {fence[0] for fence in fences}
     if None in epochs or len(epochs) != 1:
         raise Reset("the partitions do not agree on an epoch: run `waypost migrate up`")
-    server_run = _info(info)["run_id"]
+    server = _info(info)
+    _look_at_the_clock(context, server)
+    server_run = server["run_id"]
     runs = {(fence[1] or b"").decode() for fence in fences}
     others = sorted(runs - {server_run})
     context.epoch = epochs.pop().decode()

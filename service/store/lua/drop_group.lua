@@ -77,7 +77,7 @@ local function drop_group(_, args)
   end
   redis.call('HSET', key(arg.tag, 'h', stream), 'head', head, 'floor', head)
   redis.call('DEL', group_key, stream_key)
-  redis.call('UNLINK', key(arg.tag, 'x', stream), key(arg.tag, 'z', stream))
+  redis.call('UNLINK', key(arg.tag, 'x', stream), key(arg.tag, 'z', stream), key(arg.tag, 'b', stream))
   return {'ok', 'dropped', #looked, ''}
 end
 

@@ -170,7 +170,7 @@ async def test_a_group_that_somebody_joined_meanwhile_stays(store: Store, admin:
     await store.trim("group:g", EntryId(FUTURE, 99), TrimCause())
     step = await store.drop_group("g", ["carol", "alice"], FUTURE, is_drop=True, **given)
     assert step == GroupStep("member", 0, "carol")
-    assert admin.hlen(key_of("g", "group:g", "g")) == 5
+    assert {b"alice", b"bob", b"carol"} <= set(admin.hkeys(key_of("g", "group:g", "g")))
 
 
 async def test_a_large_group_goes_in_steps(store: Store, admin: Admin, lease: JobLease) -> None:
