@@ -130,8 +130,8 @@ class Worker:
             log.info("worker_stopping", worker=self._shift.worker)
         finally:
             watch.cancel()
+            self._scheduler.shutdown(wait=False)
             await self._end_looks()
-            self._scheduler.shutdown(wait=False)  # would break off whoever is still waiting, and say so at length
             await asyncio.gather(watch, return_exceptions=True)
 
     def _schedule(self, name: str) -> Schedule:

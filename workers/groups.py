@@ -39,10 +39,10 @@ async def run(run: Run, store: Store, settings: Settings) -> None:
 
 async def _forget(run: Run, store: Store, group: str) -> None:
     """Who joins or leaves is looked at then and there; who left for good is looked at here."""
-    cursor = await store.forget_members(group)
+    cursor = await store.forget_members(group, lease=run.lease, token=run.token)
     while cursor:
         await run.breathe()
-        cursor = await store.forget_members(group, cursor)
+        cursor = await store.forget_members(group, cursor, lease=run.lease, token=run.token)
 
 
 async def _drop(run: Run, store: Store, group: str, before_ms: int, limit: str) -> None:

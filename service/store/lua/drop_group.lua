@@ -14,19 +14,20 @@
 -- Errors  fenced, reset; {'superseded', job's lease}. All before anything is written.
 --
 -- A record of membership must outlive its devices' way to the end of it: it says what they may still fetch, and
--- that a gap is theirs. A device without an offset in the group is owed nothing of it (open_v2 leaves it out).
+-- that a gap is theirs. A device without an offset in the group is owed nothing of it (open leaves it out); an offset
+-- of another epoch may mean anything. A record without stretches ("owner|") has nothing left to be fetched.
 
 local DEVICES_MAX = 1000  -- looked at in a call; who has more keeps the group, until some of them are forgotten
 
 -- Whether a device of the user has not come to the end of the membership; and how many devices there were to look at.
-local function is_owed(one, stream, left)
+local function is_owed(one, stream, left, epoch)
   local devices_key = key(one.tag, 'd', one.user)
   local count = redis.call('HLEN', devices_key)
   if count > DEVICES_MAX then return true, 1 end
   for _, device in ipairs(redis.call('HKEYS', devices_key)) do
     local stored = redis.call('HGET', key(one.tag, 'o', one.user .. '/' .. device), stream)
-    local at = stored and string.match(stored, '^(%d+%-%d+) ')
-    if stored and (not at or is_above(left, at)) then return true, count end
+    local at, of = string.match(stored or '', '^(%d+%-%d+) (%S+)$')
+    if stored and (of ~= epoch or is_above(left, at)) then return true, count end
   end
   return false, count
 end
@@ -55,13 +56,13 @@ local function drop_group(_, args)
   for _, one in ipairs(arg.users) do
     if #looked > 0 and devices >= DEVICES_MAX then break end
     local record = redis.call('HGET', group_key, one.user)
-    if record then
+    if record and not string.match(record, '^%a+|$') then
       local left = string.match(record, ',([^,;]*)$')
       if left == '' then return {'ok', 'member', #looked, one.user} end
       local left_ms = split(left or '')
       if not left_ms then return {'ok', 'unreadable', #looked, one.user} end
       if left_ms >= arg.empty_before then return {'ok', 'recent', #looked, one.user} end
-      local owed, count = is_owed(one, stream, left)
+      local owed, count = is_owed(one, stream, left, arg.epoch)
       if owed then return {'ok', 'owed', #looked, one.user} end
       devices = devices + count
     end

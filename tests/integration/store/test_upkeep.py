@@ -86,6 +86,7 @@ async def test_who_has_lost_the_lease_forgets_drops_and_mends_nothing(
     await devices_of(store, "alice")
     await left_group(store, "alice")
     await store.trim("group:g", EntryId(FUTURE, 99), TrimCause())
+    await left_group(store, "bob")
     age(admin, "alice", "phone")
     admin.hdel(key_of("h", "group:g"), "head")
     admin.xadd(key_of("m", "user:n9", "n9.x"), {"beat": "0"})
@@ -99,6 +100,8 @@ async def test_who_has_lost_the_lease_forgets_drops_and_mends_nothing(
         await store.audit_streams(["group:g"], lease=lease.lease, token=lease.token)
     with pytest.raises(Superseded):
         await store.audit_nodes("devices", ["n9.x"], FUTURE, **given)
+    with pytest.raises(Superseded):
+        await store.forget_members("g", lease=lease.lease, token=lease.token)
     assert admin.hlen(key_of("d", "user:alice", "alice")) == 2
     assert admin.exists(key_of("g", "group:g", "g"))
     assert head_of(admin, "group:g") == ZERO
@@ -195,8 +198,21 @@ async def test_what_cannot_be_read_keeps_the_group(store: Store, admin: Admin, l
     assert (step.status, step.user) == ("unreadable", "bob")
     admin.hdel(key_of("g", "group:g", "g"), "bob")
     await devices_of(store, "alice")
-    admin.hset(key_of("o", "user:alice", "alice/phone"), "group:g", "rubbish")
-    assert (await store.drop_group("g", ["alice"], FUTURE, is_drop=False, **given)).status == "owed"
+    for offset in ("rubbish", f"{FUTURE}-99 {'0' * 16}"):  # the second is of another epoch
+        admin.hset(key_of("o", "user:alice", "alice/phone"), "group:g", offset)
+        admin.hdel(key_of("o", "user:alice", "alice/laptop"), "group:g")
+        assert (await store.drop_group("g", ["alice"], FUTURE, is_drop=False, **given)).status == "owed"
+
+
+async def test_an_owner_s_record_without_stretches_is_not_in_the_way(
+    store: Store, admin: Admin, lease: JobLease
+) -> None:
+    await left_group(store, "alice", "bob")
+    await store.trim("group:g", EntryId(FUTURE, 99), TrimCause())
+    await store.forget_members("g")
+    assert admin.hget(key_of("g", "group:g", "g"), "alice") == b"owner|"
+    step = await store.drop_group("g", ["alice"], FUTURE, is_drop=True, lease=lease.lease, token=lease.token)
+    assert step == GroupStep("dropped", 1, "")
 
 
 async def test_a_group_without_any_entry_stays_unless_it_is_known_since_when_it_is_empty(
