@@ -165,8 +165,9 @@ class Memberships:
         passed = track.passed(cursor)
         track.unfollow(connection)
         connection.cursors[stream] = track.follow(connection, passed, must_read=True)
-        connection.session.fell_behind(stream)
-        connection.flush()
+        if cursor.place is not Place.BEHIND:
+            connection.session.fell_behind(stream)
+            connection.flush()
         connection.read_on(stream)
 
     def _read_once_more(self, connection: Connection, stream: str) -> None:
