@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from service.config import JOBS, Schedule, Settings
-from service.errors import WaypostError
+from service.errors import Unavailable, WaypostError
 from service.log import Fields, Log
 from service.store import JobReport, Store, StoreOptions
 from workers import audit, devices, groups, retention
@@ -41,6 +41,7 @@ RETRY_S = 1.0  # a look that failed, or a job that is due and held, is looked at
 CLOCK_LOOK_S = 1.0
 CLOCK_JUMP_S = 2.0  # more than this machine's clock is ever corrected by in small steps
 END_S = 8.0  # for runs to save their progress and give their leases back: two bounded waits of `carry_out`
+STORE_S = 20.0  # `once` waits this long for the store: longer than it takes to open one that no node opens
 TRIES_MAX = 5  # of `once`, while other workers begin runs of the same job
 
 
@@ -73,10 +74,12 @@ async def once(settings: Settings, job: str, work: Job | None = None) -> JobRepo
     async with _shift(settings, stop) as shift:
         waiting = asyncio.create_task(shift.door.wait())
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, stopping}, timeout=STORE_S, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not waiting.done():
             waiting.cancel()
+            if not stop.is_set():
+                raise Unavailable(shift.door.reason)
             return JobReport(name=job, run="", worker=shift.worker, state="cancelled")
         for _ in range(TRIES_MAX):
             state = await shift.store.job_state(job)
@@ -130,8 +133,8 @@ class Worker:
             log.info("worker_stopping", worker=self._shift.worker)
         finally:
             watch.cancel()
+            self._scheduler.shutdown(wait=False)
             await self._end_looks()
-            self._scheduler.shutdown(wait=False)  # would break off whoever is still waiting, and say so at length
             await asyncio.gather(watch, return_exceptions=True)
 
     def _schedule(self, name: str) -> Schedule:
@@ -170,7 +173,8 @@ class Worker:
         state = await shift.store.job_state(name)
         due_ms = due_in_ms(self._schedule(name), state)
         if due_ms == 0:
-            taken = await Run.take(shift, name, state.slot)
+            # An unfinished run may have come to its end by now. Then nothing is due: no slot is "" but the first.
+            taken = await Run.take(shift, name, state.slot if state.is_done else "")
             if isinstance(taken, Run):
                 log.info("run_started", worker=shift.worker, job=name, job_run=taken.id, count=taken.report.resumed)
                 self._at_work.add(name)

@@ -8,7 +8,7 @@ from service.errors import WaypostError
 from service.store import Store
 from workers.runs import Run
 
-STREAMS_A_CALL = 50  # a look at one takes some ten commands
+STREAMS_A_CALL = 20  # a look at one takes some ten commands, a tenth of a millisecond
 NODE_SILENT_S = 600  # far above `mailbox_ttl_s`, after which any node that lives takes a silent one off the list itself
 REPAIRS = frozenset({"head_missing", "head_behind", "floor_ahead", "register_stale"})
 

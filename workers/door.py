@@ -30,6 +30,7 @@ class Door:
         self._turn = asyncio.Lock()
         self._closed_at: float | None = None
         self._server = ""
+        self.reason = "the store does not answer"  # why it was not to be used when it was looked at last
 
     async def wait(self) -> None:
         """Returns once the store may be used. Says once why not."""
@@ -37,6 +38,7 @@ class Door:
         said = ""
         async with self._turn:
             while (reason := await self._look()) is not None:
+                self.reason = reason
                 if not said:
                     log.warning("store_away", worker=self._worker, detail=reason)
                     said = reason

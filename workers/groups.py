@@ -16,7 +16,6 @@ from workers.runs import Run
 
 MEMBERS_A_CALL = 100  # former members whose devices one call looks at; a large group takes several
 POLICY = "groups"  # whom the ledger names as the cause
-_BEYOND = EntryId(2**53 - 1, 2**53 - 1)  # counts as the head
 
 
 async def run(run: Run, store: Store, settings: Settings) -> None:
@@ -39,24 +38,30 @@ async def run(run: Run, store: Store, settings: Settings) -> None:
 
 async def _forget(run: Run, store: Store, group: str) -> None:
     """Who joins or leaves is looked at then and there; who left for good is looked at here."""
-    cursor = await store.forget_members(group)
+    cursor = await store.forget_members(group, lease=run.lease, token=run.token)
     while cursor:
         await run.breathe()
-        cursor = await store.forget_members(group, cursor)
+        cursor = await store.forget_members(group, cursor, lease=run.lease, token=run.token)
 
 
 async def _drop(run: Run, store: Store, group: str, before_ms: int, limit: str) -> None:
     """Look at all former members first: nothing is taken away from a group that has to stay."""
-    if not await _pass(run, store, group, before_ms, is_drop=False):
+    head = await _pass(run, store, group, before_ms, is_drop=False)
+    if head is None:
         return
-    await _empty(run, store, group, limit)
+    # Not beyond: somebody may have joined since, and said something.
+    await _empty(run, store, group, head, limit)
     if await _pass(run, store, group, before_ms, is_drop=True):
         run.report.groups_dropped += 1
 
 
-async def _pass(run: Run, store: Store, group: str, before_ms: int, *, is_drop: bool) -> bool:
-    """All former members, some at a time. Returns whether none of them stands in the way; the group is gone then."""
+async def _pass(run: Run, store: Store, group: str, before_ms: int, *, is_drop: bool) -> EntryId | None:
+    """All former members, some at a time. Returns None when one of them stands in the way, or somebody has joined.
+
+    Else the group's head when the first were looked at; with `is_drop` the group is gone.
+    """
     cursor, users, is_last = "", list[str](), False
+    head: EntryId | None = None
     while True:
         while len(users) < MEMBERS_A_CALL and not is_last:
             more, cursor = await store.former_members(group, cursor, MEMBERS_A_CALL)
@@ -67,22 +72,23 @@ async def _pass(run: Run, store: Store, group: str, before_ms: int, *, is_drop: 
         )
         if step.status == "unreadable":
             run.found("membership_unreadable", f"{step.user} in {group}")
+        head = head or step.head
         if step.status == "dropped":
-            return True
+            return head
         if step.status not in ("clear", "more"):
-            return False
+            return None
         await run.breathe()
         del users[: step.looked]
         if is_last and not users:
             # Records came to light that the walk did not show: the next run takes them.
-            return step.status == "clear"
+            return head if step.status == "clear" else None
 
 
-async def _empty(run: Run, store: Store, group: str, limit: str) -> None:
+async def _empty(run: Run, store: Store, group: str, head: EntryId, limit: str) -> None:
     cause = TrimCause(POLICY, limit, run=run.id, lease=run.lease, token=run.token)
     removed = 0
     while True:
-        trimmed = await store.trim(group_stream(group), _BEYOND, cause)
+        trimmed = await store.trim(group_stream(group), head, cause)
         removed += trimmed.removed
         if not trimmed.more:
             break

@@ -11,6 +11,8 @@ from service.cli import store
 from service.config import JOBS, Settings
 from service.errors import WaypostError
 
+EXIT_USAGE = 2  # as argparse has it
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `worker`."""
@@ -28,7 +30,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Work until a signal ends it. 1: no store, or the one job did not come to its end."""
+    """Work until a signal ends it. 1: no store, or the one job did not come to its end. 2: misused."""
+    if args.json and not args.once:
+        print("waypost: --json goes with --once JOB", file=sys.stderr)
+        return EXIT_USAGE
     log.set_up(settings.log_level)
     url = store.find(args, settings)
     if url is None:

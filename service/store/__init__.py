@@ -293,13 +293,14 @@ class Store:
         """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
         return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
 
-    async def forget_members(self, group: str, cursor: int = 0) -> int:
+    async def forget_members(self, group: str, cursor: int = 0, *, lease: str = "", token: str = "") -> int:
         """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
 
         For whoever trims a group's stream, afterwards. One bounded step: returns the cursor of the next one, 0 when
-        all members have been looked at. Harmless twice and late.
+        all members have been looked at. Harmless twice and late. Raises `Superseded` when a lease is named that
+        somebody else has taken.
         """
-        return await groups.forget_members(self._context, group, cursor)
+        return await groups.forget_members(self._context, group, cursor, lease=lease, token=token)
 
     async def group_exists(self, group: str) -> bool:
         """Whether anybody ever made this group."""

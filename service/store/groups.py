@@ -75,7 +75,7 @@ async def leave(context: Context, user: str, group: str, *, mailbox: str, origin
     return await _change(context, "leave", _arg(context, user, group, mailbox, origin))
 
 
-async def forget_members(context: Context, group: str, cursor: int) -> int:
+async def forget_members(context: Context, group: str, cursor: int, *, lease: str, token: str) -> int:
     """See `Store.forget_members`."""
     layout = context.layout
     scan = ("HSCAN", layout.group(group), cursor, "COUNT", _FORGET_CHUNK)
@@ -93,6 +93,8 @@ async def forget_members(context: Context, group: str, cursor: int) -> int:
             "users": [
                 {"user": user, "user_tag": layout.user_tag(user)} for user in users[begin : begin + _FORGET_CHUNK]
             ],
+            "lease": lease,
+            "token": token,
         }
         await context.call("forget", arg)
     return int(following)

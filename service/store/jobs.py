@@ -86,11 +86,13 @@ async def job_reports(context: Context, limit: int) -> list[JobReport]:
 
 
 async def scan_names(context: Context, letter: str, cursor: str, count: int) -> tuple[list[str], str]:
-    """See `Store.scan_names`. The server's run comes along: a cursor of another process would skip names in silence."""
-    scan = ("SCAN", cursor or "0", "MATCH", keys.every(letter), "COUNT", count)
+    """See `Store.scan_names`. A cursor carries the run of its server: to another, it would skip names in silence."""
+    at, _, run = cursor.partition("@")
+    scan = ("SCAN", at or "0", "MATCH", keys.every(letter), "COUNT", count)
     (after, names), info = await context.read([scan, ("INFO", "server")])
-    if cursor and f"run_id:{context.run}".encode() not in info:
+    server = next(line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
+    if cursor and run != server:
         raise Fenced("the server is another one than the one that was being walked")
     # "wp:{3}:s:user:alice": what stands behind the third colon, and there is none in the tag.
     found = [name.decode(errors="replace").split(":", 3)[3] for name in names]
-    return found, "" if after == b"0" else after.decode()
+    return found, "" if after == b"0" else f"{after.decode()}@{server}"

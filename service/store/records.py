@@ -316,12 +316,13 @@ class GroupStep(msgspec.Struct, frozen=True):
     """What became of a look at a group, or of a step of dropping it.
 
     `status` is `clear`, `more`, `dropped`, or why the group stays; `looked` how many of the users given were looked at,
-    `user` whom the status speaks of, "" for nobody.
+    `user` whom the status speaks of, "" for nobody. `head` is the group's at that moment.
     """
 
     status: str
     looked: int
     user: str
+    head: EntryId
 
 
 class Audited(msgspec.Struct, frozen=True):

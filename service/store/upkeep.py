@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from service.core.names import group_stream
-from service.store import keys
+from service.store import decode, keys
 from service.store.connection import Command
 from service.store.context import Context
 from service.store.records import Audited, DeviceSweep, GroupStep
@@ -84,8 +84,8 @@ async def drop_group(
         "lease": lease,
         "token": token,
     }
-    status, looked, user = await context.call("drop_group", arg)
-    return GroupStep(status.decode(), looked, user.decode())
+    status, looked, user, head = await context.call("drop_group", arg)
+    return GroupStep(status.decode(), looked, user.decode(), decode.entry_id(head))
 
 
 async def audit_streams(

@@ -3,7 +3,8 @@
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, group, tag, users: list of {user, tag}: some of its former members, or all, empty_before
 --       (Redis ms: the group must be empty since before that), is_drop (boolean: else only look), lease, token}
--- Returns {'ok', status, count of the users that were looked at, the user that the status speaks of, or ''}:
+-- Returns {'ok', status, count of the users that were looked at, the user that the status speaks of, or '', head}: what
+--         lies up to the head of a look that was `clear` may be trimmed, for whoever joins later begins above it.
 --         clear     none of those looked at stands in the way (only looking)
 --         more      their records are gone; there are others left, or users that were not looked at
 --         dropped   the group is gone, or was; its head stays, floor = head
@@ -14,19 +15,20 @@
 -- Errors  fenced, reset; {'superseded', job's lease}. All before anything is written.
 --
 -- A record of membership must outlive its devices' way to the end of it: it says what they may still fetch, and
--- that a gap is theirs. A device without an offset in the group is owed nothing of it (open_v2 leaves it out).
+-- that a gap is theirs. A device without an offset in the group is owed nothing of it (open leaves it out); an offset
+-- of another epoch may mean anything. A record without stretches ("owner|") has nothing left to be fetched.
 
 local DEVICES_MAX = 1000  -- looked at in a call; who has more keeps the group, until some of them are forgotten
 
 -- Whether a device of the user has not come to the end of the membership; and how many devices there were to look at.
-local function is_owed(one, stream, left)
+local function is_owed(one, stream, left, epoch)
   local devices_key = key(one.tag, 'd', one.user)
   local count = redis.call('HLEN', devices_key)
   if count > DEVICES_MAX then return true, 1 end
   for _, device in ipairs(redis.call('HKEYS', devices_key)) do
     local stored = redis.call('HGET', key(one.tag, 'o', one.user .. '/' .. device), stream)
-    local at = stored and string.match(stored, '^(%d+%-%d+) ')
-    if stored and (not at or is_above(left, at)) then return true, count end
+    local at, of = string.match(stored or '', '^(%d+%-%d+) (%S+)$')
+    if stored and (of ~= epoch or is_above(left, at)) then return true, count end
   end
   return false, count
 end
@@ -41,44 +43,44 @@ local function drop_group(_, args)
 
   local stream, group_key = 'group:' .. arg.group, key(arg.tag, 'g', arg.group)
   local stream_key = key(arg.tag, 's', stream)
-  if redis.call('EXISTS', group_key) == 0 then return {'ok', 'dropped', 0, ''} end
+  local head = bounds(arg.tag, stream)
+  if redis.call('EXISTS', group_key) == 0 then return {'ok', 'dropped', 0, '', head} end
   -- Nothing happens in a group without members: its last entry is not younger than the last leaving. Where leaving is
   -- no entry, `/emptied` tells.
-  local head = bounds(arg.tag, stream)
   local settings = redis.call('HMGET', group_key, '/members', '/emptied')
-  if (tonumber(settings[1]) or 0) > 0 then return {'ok', 'member', 0, ''} end
-  if head == '0-0' and not settings[2] then return {'ok', 'unused', 0, ''} end
+  if (tonumber(settings[1]) or 0) > 0 then return {'ok', 'member', 0, '', head} end
+  if head == '0-0' and not settings[2] then return {'ok', 'unused', 0, '', head} end
   local head_ms = split(head)
-  if math.max(head_ms, tonumber(settings[2]) or 0) >= arg.empty_before then return {'ok', 'recent', 0, ''} end
+  if math.max(head_ms, tonumber(settings[2]) or 0) >= arg.empty_before then return {'ok', 'recent', 0, '', head} end
 
   local looked, devices = {}, 0
   for _, one in ipairs(arg.users) do
     if #looked > 0 and devices >= DEVICES_MAX then break end
     local record = redis.call('HGET', group_key, one.user)
-    if record then
+    if record and not string.match(record, '^%a+|$') then
       local left = string.match(record, ',([^,;]*)$')
-      if left == '' then return {'ok', 'member', #looked, one.user} end
+      if left == '' then return {'ok', 'member', #looked, one.user, head} end
       local left_ms = split(left or '')
-      if not left_ms then return {'ok', 'unreadable', #looked, one.user} end
-      if left_ms >= arg.empty_before then return {'ok', 'recent', #looked, one.user} end
-      local owed, count = is_owed(one, stream, left)
-      if owed then return {'ok', 'owed', #looked, one.user} end
+      if not left_ms then return {'ok', 'unreadable', #looked, one.user, head} end
+      if left_ms >= arg.empty_before then return {'ok', 'recent', #looked, one.user, head} end
+      local owed, count = is_owed(one, stream, left, arg.epoch)
+      if owed then return {'ok', 'owed', #looked, one.user, head} end
       devices = devices + count
     end
     looked[#looked + 1] = one.user
   end
-  if not arg.is_drop then return {'ok', 'clear', #looked, ''} end
-  if redis.call('XLEN', stream_key) > 0 then return {'ok', 'untrimmed', 0, ''} end
+  if not arg.is_drop then return {'ok', 'clear', #looked, '', head} end
+  if redis.call('XLEN', stream_key) > 0 then return {'ok', 'untrimmed', 0, '', head} end
 
   in_chunks('HDEL', group_key, looked)
-  if #looked < #arg.users or redis.call('HLEN', group_key) > ARGS_MAX then return {'ok', 'more', #looked, ''} end
+  if #looked < #arg.users or redis.call('HLEN', group_key) > ARGS_MAX then return {'ok', 'more', #looked, '', head} end
   for _, field in ipairs(redis.call('HKEYS', group_key)) do
-    if string.sub(field, 1, 1) ~= '/' then return {'ok', 'more', #looked, ''} end
+    if string.sub(field, 1, 1) ~= '/' then return {'ok', 'more', #looked, '', head} end
   end
   redis.call('HSET', key(arg.tag, 'h', stream), 'head', head, 'floor', head)
   redis.call('DEL', group_key, stream_key)
   redis.call('UNLINK', key(arg.tag, 'x', stream), key(arg.tag, 'z', stream), key(arg.tag, 'b', stream))
-  return {'ok', 'dropped', #looked, ''}
+  return {'ok', 'dropped', #looked, '', head}
 end
 
 redis.register_function{function_name = 'drop_group_v1', callback = drop_group, flags = {'allow-oom'}}

@@ -1,9 +1,11 @@
 -- forget_v1: take out of a group's records of membership what nobody needs any more, for the users that are named.
 --
 -- KEYS  none (one server)
--- ARGV  1: msgpack {epoch, group, group_tag, users: list of {user, user_tag}}
+-- ARGV  1: msgpack {epoch, group, group_tag, users: list of {user, user_tag}, lease, token (key of a job's lease and
+--       the token it must hold; '' if none)}
 -- Returns {'ok', records that became shorter or went}. Harmless twice and late: what is needed is looked at here.
--- Errors  fenced, reset, before anything is written. A record whose user's keys are unreadable is passed over.
+-- Errors  fenced, reset, {'superseded', job's lease}, before anything is written. A record whose user's keys are
+--         unreadable is passed over.
 --
 -- A user's own next joining or leaving does the same; this is for those who left for good.
 
@@ -13,6 +15,7 @@ local function forget(_, args)
   for _, one in ipairs(arg.users) do tags[one.user_tag] = true end
   local refusal = fence(tags, arg.epoch)
   if refusal then return refusal end
+  if arg.lease ~= '' and redis.call('HGET', arg.lease, 'token') ~= arg.token then return {'superseded', arg.lease} end
 
   local group_key, name = key(arg.group_tag, 'g', arg.group), 'group:' .. arg.group
   local _, floor = bounds(arg.group_tag, name)

@@ -73,6 +73,11 @@ def test_migrate_with_a_store_that_does_not_answer(tmp_path: Path, action: str) 
     assert "Traceback" not in done.stderr
 
 
+def test_json_is_of_one_report() -> None:
+    done = waypost("worker", "--json")
+    assert (done.returncode, done.stderr) == (2, "waypost: --json goes with --once JOB\n")
+
+
 def test_a_worker_with_a_wrong_url_says_so() -> None:
     done = waypost("worker", "--redis-url", "http://127.0.0.1")
     assert done.returncode == 1

@@ -8,10 +8,11 @@ import pytest
 from service.config import Retention
 from service.core.names import EntryId, group_stream
 from service.store import Commit, Store, TrimCause
-from tests.integration.store.kit import Admin, Server, direct, head_of, key_of, send, to_all, to_group
+from tests.integration.store.kit import Admin, Server, direct, head_of, key_of, numbers_in, send, to_all, to_group
 from tests.integration.workers.conftest import MakeShift
 from tests.integration.workers.kit import run_job
-from workers.runs import Shift
+from workers import groups
+from workers.runs import Run, Shift
 
 pytestmark = pytest.mark.anyio
 DAY_MS = 86_400_000
@@ -42,6 +43,7 @@ def age_group(admin: Admin, group: str, days: int) -> None:
         admin.xadd(key_of("s", stream), fields, id=older(raw.decode()))
     admin.hset(key_of("h", stream), "head", older(admin.hget(key_of("h", stream), "head").decode()))
     name = key_of("g", stream, group)
+    admin.hincrby(name, "/emptied", -days * DAY_MS)
     for field, value in admin.hgetall(name).items():
         if not field.startswith(b"/"):
             role, _, stretches = value.decode().partition("|")
@@ -104,6 +106,28 @@ async def test_groups_are_dropped_after_their_time_when_nobody_is_owed_anything(
     assert not await store.group_exists("owed")
 
 
+async def test_who_joins_while_a_group_is_being_dropped_loses_nothing(
+    make_shift: MakeShift, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = await make_shift(retention=Retention(group_empty_max=1))
+    store = shift.store
+    await store.join("alice", "g", mailbox="", origin=None)
+    await store.leave("alice", "g", mailbox="", origin=None)
+    age_group(admin, "g", days=1)
+    empty = groups._empty
+
+    async def late(run: Run, store: Store, group: str, head: EntryId, limit: str) -> None:
+        await store.join("bob", "g", mailbox="", origin=None)
+        await send(store, to_group("bob", "g"))
+        await empty(run, store, group, head, limit)
+
+    monkeypatch.setattr(groups, "_empty", late)
+    report = await run_job(shift, "groups")
+    assert (report.groups_dropped, report.entries_removed) == (0, 2)
+    assert await store.is_member("bob", "g")
+    assert numbers_in(admin, "group:g") == [3, 4]
+
+
 async def test_a_group_with_many_former_members_is_walked(make_shift: MakeShift, admin: Admin) -> None:
     shift = await make_shift(retention=Retention(group_empty_max=1))
     await shift.store.join("alice", "g", mailbox="", origin=None)
@@ -115,7 +139,7 @@ async def test_a_group_with_many_former_members_is_walked(make_shift: MakeShift,
     admin.hset(key_of("o", "user:u500", "u500/phone"), "group:g", f"0-1 {shift.store.epoch}")
 
     assert (await run_job(shift, "groups")).groups_dropped == 0
-    assert admin.hlen(name) == 1003  # nothing was taken away from a group that stays
+    assert admin.hlen(name) == 1004  # nothing was taken away from a group that stays
     admin.hdel(key_of("o", "user:u500", "u500/phone"), "group:g")
     assert (await run_job(shift, "groups")).groups_dropped == 1
     assert not admin.exists(name)

@@ -209,6 +209,7 @@ async def test_a_cursor_of_another_server_process_is_refused(server: Server, shi
     server.kill()
     server.start()
     await shift.store.reconnect()
+    await shift.store.fence_state()  # the store knows by now which server this is, by way of another job
     with pytest.raises(Fenced):
         await shift.store.scan_names("d", cursor, 10)
     assert (await shift.store.scan_names("d", "", 1000))[1] == ""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.config import Jobs, Schedule, Settings
+from service.errors import Unavailable
 from service.store import JobReport, Store
 from tests.integration.store.kit import FOREIGN_RUN, LAYOUT, Server
 from tests.integration.workers.conftest import MakeShift
@@ -122,6 +123,22 @@ async def test_one_job_can_be_run_now_unless_somebody_is_at_it(server: Server, s
     with pytest.raises(JobBusy):
         await once(shift.settings, "audit")
     assert len(await shift.store.job_reports(9)) == 2
+
+
+async def test_one_job_now_does_not_wait_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.__main__.STORE_S", 0.3)
+    settings = Settings(redis_url=f"unix://{server.folder}/none.sock")
+    with pytest.raises(Unavailable, match="cannot connect"):
+        await once(settings, "audit")
+
+
+async def test_who_came_to_resume_a_run_begins_none(shift: Shift) -> None:
+    # It has seen the run unfinished, and by the time that it asks the run is done.
+    lease = await take(shift)
+    seen = await shift.store.job_state("retention")
+    await shift.store.finish_job(lease._grant, JobReport("retention", lease.id, state="done"))
+    assert not seen.is_done
+    assert await Run.take(shift, "retention", "") == "done"
 
 
 async def test_a_store_that_nodes_have_not_opened_is_left_to_them_for_a_while(
