@@ -12,7 +12,7 @@ from enum import Enum
 
 import msgspec
 
-from service.core import frames
+from service.core import commands, frames, history
 from service.core.commands import ChangeMembership, Close, Command, Commit, Limits, Open, Publish, Started, Stored
 from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
@@ -43,7 +43,7 @@ LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
     **{
         (life, kind): life
         for life in (Life.OPENING, Life.OPEN)  # what comes before `welcome` waits for it
-        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack)
+        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack, frames.AskHistory)
     },
     (Life.OPEN, frames.Ping): Life.OPEN,
 }
@@ -110,6 +110,7 @@ class Session:
         self._changing = 0  # the number of the change of membership under way, 0 when there is none
         self._unstored = 0  # sends handed out that the call has not answered
         self._uncommitted = 0  # acks whose answer waits for the store
+        self._looking_back = 0  # questions after history without an answer
         self._bytes = 0
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
@@ -176,6 +177,9 @@ class Session:
             self._admit(_Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
         elif isinstance(frame, frames.Ack):
             self._acknowledge(frame)
+        elif isinstance(frame, frames.AskHistory):
+            self._commands.append(commands.LookBack(history.asked(frame, self.user), frame.ref))
+            self._looking_back += 1
 
     def _send(self, frame: frames.Send) -> None:
         kind, _ = parse_stream(frame.to)
@@ -250,7 +254,7 @@ class Session:
     @property
     def is_congested(self) -> bool:
         """Whether so much is unanswered that the socket should not be read."""
-        unanswered = len(self._pending) + len(self._early) + self._uncommitted
+        unanswered = len(self._pending) + len(self._early) + self._uncommitted + self._looking_back
         return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
 
     # -- in: what became of commands ----------------------------------------------------------------------------------
@@ -370,6 +374,11 @@ class Session:
         pending = self._pending.get(number)
         return pending is not None and pending.is_held and pending.answer is None
 
+    def looked_back(self, answer: frames.History | frames.Error) -> None:
+        """The answer to a question after history; it keeps no order with anything."""
+        self._looking_back -= 1
+        self._frames.append(answer)
+
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
 
@@ -445,9 +454,9 @@ class Session:
 
     def flush(self) -> tuple[list[ServerFrame], list[Command]]:
         """What is to be written, and then done, since the last call."""
-        written, commands = self._frames, self._commands
+        written, asked = self._frames, self._commands
         self._frames, self._commands = [], []
-        return written, commands
+        return written, asked
 
     def _answer(self, pending: _Pending, answer: frames.Sent | frames.Left, *, wait: bool) -> None:
         """Answers now, or (`wait`) when the reader gets to the entry; it may be there already (`hold`)."""

@@ -15,12 +15,14 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_READING = ("history",)  # those that look into a stream; `page_v1` has copies of its own, and is immutable
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
     "commit": 1,
     "detach": 1,
     "heartbeat": 1,
+    "history": 1,
     "join": 1,
     "lease": 1,
     "leave": 1,
@@ -43,7 +45,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    parts = ("_shared", *(("_append",) if name in _APPENDING else ()), name)
+    shared = [part for part, users in (("_append", _APPENDING), ("_reading", _READING)) if name in users]
+    parts = ("_shared", *shared, name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 
