@@ -1,7 +1,7 @@
 # Works on a machine that has nothing but Python >= 3.11 and make; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check unit e2e soak fmt
+.PHONY: help install run test check unit e2e soak bench fmt
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -43,6 +43,9 @@ PRODUCT ?= valkey
 
 soak: $(VENV)/.dev  ## faults for MINUTES=10 from SEED=1 on PRODUCT=valkey|redis, and a verdict
 	@$(PY) -m tests.soak --seed $(SEED) --minutes $(MINUTES) --product $(PRODUCT)
+
+bench: $(VENV)/.dev  ## how long messages take beside a large run of retention (a minute)
+	@$(PY) -m tests.bench.retention --product $(PRODUCT)
 
 fmt: $(VENV)/.dev  ## format and mend what can be mended
 	@$(PY) -m ruff format $(if $(T),$(T),$(CODE))

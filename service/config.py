@@ -2,7 +2,8 @@
 
 Every setting is an environment variable (`WAYPOST_PORT`, `WAYPOST_LIMITS_BODY_BYTES`) and a key of the TOML file
 that `WAYPOST_CONFIG` names (`port`, and `body_bytes` in the table `limits`). The environment wins; a variable that
-is empty counts as not given. `docs/configuration.md` has a row for each, checked by a test.
+is empty counts as not given. `docs/configuration.md` has a row for each, checked by a test. Retention policies are
+lists, and stand in the file alone.
 """
 
 import difflib
@@ -17,15 +18,17 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from service.core import retention
 from service.core.names import check_name
 from service.errors import WaypostError
 
 PREFIX = "WAYPOST_"
-TABLES = ("limits",)  # the tables that a TOML file may have
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86_400)]
+# In seconds, and spelt "30s", "5m", "12h" or "14d": for what nobody thinks of in seconds.
+Duration = Annotated[int, Meta(ge=1, le=retention.DURATION_S_MAX, description="duration")]
 
 
 class SettingsError(Exception):
@@ -87,6 +90,43 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     welcome_streams: Count = 500
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept for how long. `policies` are those of the file; a stream of which they do not speak: 30 days."""
+
+    policies: tuple[retention.Policy, ...] = ()
+    # A phone in a drawer must not hold messages for ever: a quarter of a year covers a long absence.
+    device_idle_max: Duration = 90 * 86_400
+    # Somebody may come back to a group that all have left, and find it as it was.
+    group_empty_max: Duration = 30 * 86_400
+    # Devices that a run asks what they had not read of the streams it trimmed: it costs the store one read each.
+    unread_devices: Count = 100_000
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """When a job runs: every so many seconds, or by a cron expression in UTC. `cron` wins where it is not empty."""
+
+    every: Duration
+    cron: str = ""
+
+    @property
+    def text(self) -> str:
+        """The schedule for people."""
+        return f"cron {self.cron}" if self.cron else f"every {retention.duration_text(self.every)}"
+
+
+class Jobs(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduled jobs, each a table `[jobs.<name>]`."""
+
+    # A limit by age is kept to within this long.
+    retention: Schedule = Schedule(every=300)
+    # Devices are forgotten after weeks: an hour more or less is nothing.
+    devices: Schedule = Schedule(every=3600)
+    # The same holds for groups.
+    groups: Schedule = Schedule(every=3600)
+    # Nothing that it finds is urgent, nodes repair what matters themselves; and it looks at every stream.
+    audit: Schedule = Schedule(every=3600)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of a process, read once. Names end in their unit: `_s` seconds, `_ms` milliseconds, `_bytes`."""
 
@@ -128,12 +168,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     commit_s: Annotated[float, Meta(gt=0, le=1)] = 0.5
     # A client replays before it repeats: an hour covers a lost answer, and what is kept stays small.
     key_window_s: Annotated[int, Meta(ge=60, le=7 * 86_400)] = 3600
-    # A call without an answer by then has an unknown result (`uncertain`).
+    # A call without an answer by then has an unknown result (`uncertain`). A `join` or `leave` is carried out within
+    # this time or not at all.
     call_timeout_s: Seconds = 5.0
     # Replicas that must have a write before `sent` says `replicated`. 0: do not wait for any.
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     # How long to wait for them; after that the answer names the level that was reached.
     wait_timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 1000
+    # A worker that is silent this long has lost its run, and another resumes it: longer than a pause of the machine.
+    job_lease_s: Annotated[float, Meta(ge=0.5, le=3600)] = 15.0
     # Who makes a group by joining it: `anyone`, or holders of a server key (`keys`).
     groups_create: Literal["anyone", "keys"] = "anyone"
     # Members up to which a group's stream tells who joins and leaves; above, such news would outnumber the messages.
@@ -143,6 +186,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # From SIGTERM until connections are cut: time to answer what was sent and to say 4002.
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     limits: Limits = Limits()
+    retention: Retention = Retention()
+    jobs: Jobs = Jobs()
+
+
+JOBS = tuple(field.name for field in msgspec.structs.fields(Jobs))
+# The tables that a TOML file may have, "" for its top level, and what is in them.
+TABLES: dict[str, msgspec.Struct] = {
+    "": Settings(),
+    "limits": Limits(),
+    "retention": Retention(),
+    **{f"jobs.{job}": getattr(Jobs(), job) for job in JOBS},
+}
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -157,12 +212,12 @@ class Known(msgspec.Struct, frozen=True):
 
 def known() -> Iterator[Known]:
     """Every setting there is, in the order of the classes above."""
-    for table, struct in (("", Settings), ("limits", Limits)):
-        hints = get_type_hints(struct, include_extras=True)
-        for field in msgspec.structs.fields(struct):
-            if field.name not in TABLES:
-                prefix = PREFIX + (f"{table}_" if table else "").upper()
-                yield Known(prefix + field.name.upper(), table, field.name, hints[field.name], field.default)
+    for table, defaults in TABLES.items():
+        hints = get_type_hints(type(defaults), include_extras=True)
+        for name in defaults.__struct_fields__:
+            if name not in ("limits", "jobs", "policies") and (table, name) != ("", "retention"):
+                prefix = PREFIX + (f"{table.replace('.', '_')}_" if table else "").upper()
+                yield Known(prefix + name.upper(), table, name, hints[name], getattr(defaults, name))
 
 
 def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
@@ -177,7 +232,8 @@ def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
     settings = {setting.variable: setting for setting in known()}
     wrong += [_unknown(name, settings) for name in sorted(given.keys() - settings.keys())]
 
-    values: dict[str, dict[str, Any]] = {"": {"dev": dev_default}, "limits": {}}
+    values: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+    values[""]["dev"] = dev_default
     for variable, setting in settings.items():
         in_file = tables.get(setting.table, {})
         if variable in given:
@@ -190,13 +246,30 @@ def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
             values[setting.table][setting.key] = _convert(raw, setting.type, is_text=is_text)
         except msgspec.ValidationError as error:
             wrong.append(f"{where}: {_plain(error, setting.type, is_text=is_text)}")
-    settings_made = Settings(**values[""], limits=Limits(**values["limits"]))
+    wrong += [line for job in JOBS for line in _wrong_schedule(job, values[f"jobs.{job}"])]
+    policies, lines = retention.read_policies(tables.get("retention", {}).get("policies", ()), path)
+    wrong += lines
+    settings_made = _made(values, policies)
     wrong += _contradictions(settings_made)
     if wrong:
         raise SettingsError(wrong)
     return msgspec.structs.replace(
         settings_made, node=settings_made.node or _default_node(), url=settings_made.url or _default_url(settings_made)
     )
+
+
+def _made(values: Mapping[str, Mapping[str, Any]], policies: tuple[retention.Policy, ...]) -> Settings:
+    """The settings of what was given, table by table."""
+    made: dict[str, Any] = {
+        table: msgspec.structs.replace(defaults, **values[table]) for table, defaults in TABLES.items()
+    }
+    settings: Settings = msgspec.structs.replace(
+        made[""],
+        limits=made["limits"],
+        retention=msgspec.structs.replace(made["retention"], policies=policies),
+        jobs=Jobs(**{job: made[f"jobs.{job}"] for job in JOBS}),
+    )
+    return settings
 
 
 def _read_file(path: str, wrong: list[str]) -> dict[str, dict[str, Any]]:
@@ -207,21 +280,39 @@ def _read_file(path: str, wrong: list[str]) -> dict[str, dict[str, Any]]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         wrong.append(f"{PREFIX}CONFIG: cannot read {path}: {reason}")
         return {}
-    tables: dict[str, dict[str, Any]] = {"": {}}
-    for key, value in content.items():
-        if key not in TABLES:
-            tables[""][key] = value
-        elif isinstance(value, dict):
-            tables[key] = value
-        else:
-            wrong.append(f"{path}: {key}: Expected a table, [{key}]")
-    names = {_dotted(setting): setting for setting in known() if setting.variable != PREFIX + "CONFIG"}
+    tables = _tables(content, path, wrong)
+    policies = tables.get("retention", {}).get("policies", [])
+    if not isinstance(policies, list):
+        wrong.append(f"{path}: retention.policies: Expected a list of tables, [[retention.policies]]")
+        del tables["retention"]["policies"]
+    names = {_dotted(setting) for setting in known() if setting.variable != PREFIX + "CONFIG"} | {"retention.policies"}
     for table, entries in tables.items():
         for key in entries:
             dotted = f"{table}.{key}" if table else key
             if dotted not in names:
                 near = difflib.get_close_matches(dotted, [*names, *TABLES], 1)
                 wrong.append(f"{path}: {dotted}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return tables
+
+
+def _tables(content: Mapping[str, Any], path: str, wrong: list[str]) -> dict[str, dict[str, Any]]:
+    """The tables of a file by their dotted names, whether there are such or not."""
+    tables: dict[str, dict[str, Any]] = {"": {}}
+    for key, value in content.items():
+        if key not in ("limits", "retention", "jobs"):
+            tables[""][key] = value
+        elif not isinstance(value, dict):
+            wrong.append(f"{path}: {key}: Expected a table, [{key}]")
+        elif key != "jobs":
+            tables[key] = value
+        else:
+            for job, schedule in value.items():
+                if job in JOBS and not isinstance(schedule, dict):
+                    wrong.append(f"{path}: jobs.{job}: Expected a table, [jobs.{job}]")
+                elif job in JOBS:
+                    tables[f"jobs.{job}"] = schedule
+                else:
+                    wrong.append(f"{path}: jobs.{job}: no such job; there are {', '.join(JOBS)}")
     return tables
 
 
@@ -249,6 +340,11 @@ def _convert(raw: object, kind: object, *, is_text: bool) -> object:
         }.get(str(raw).lower(), raw)
         if not isinstance(raw, bool):
             raise msgspec.ValidationError("Expected 1 or 0")
+    if kind is Duration:
+        try:
+            return retention.parse_duration(raw)
+        except ValueError as error:
+            raise msgspec.ValidationError(str(error)) from error
     return msgspec.convert(raw, kind, strict=not is_text)
 
 
@@ -259,6 +355,22 @@ def _plain(error: msgspec.ValidationError, kind: object, *, is_text: bool) -> st
     words = str(error).replace("`", "")
     # In the environment everything is text.
     return words.removesuffix(", got str") if is_text else words
+
+
+def _wrong_schedule(job: str, given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a schedule as it was given."""
+    where = f"jobs.{job}"
+    if "every" in given and given.get("cron"):
+        return [f"{where}: Expected `every` or `cron`, not both"]
+    if not given.get("cron"):
+        return []
+    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - a node has no use for it
+
+    try:
+        CronTrigger.from_crontab(given["cron"], "UTC")
+    except ValueError as error:
+        return [f"{where}.cron: Expected five fields, minute hour day month weekday, such as */5 * * * *: {error}"]
+    return []
 
 
 def _contradictions(settings: Settings) -> list[str]:

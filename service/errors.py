@@ -100,9 +100,11 @@ class Reset(Unavailable):
 class Uncertain(WaypostError):
     """The call may have been carried out, once. Only a call that is harmless twice may be repeated.
 
-    `has_answered`: the store answered, with an error from the middle of the call.
+    `has_answered`: the store answered, with an error from the middle of the call. `open_for_s`: the call may still be
+    on its way, and be carried out that much later; 0 where that is not known, or does no harm.
     """
 
     def __init__(self, detail: str = "", *, has_answered: bool = False) -> None:
         super().__init__("uncertain", detail)
         self.has_answered = has_answered
+        self.open_for_s = 0.0

@@ -35,6 +35,8 @@ class Fields(TypedDict, total=False):
     exit_code: int | None  # negative: ended by that signal
     group: str
     head: str  # an entry id
+    job: str  # a scheduled job
+    job_run: str  # one run of it
     lag_ms: float  # behind the newest entry
     mailbox: str
     node: str
@@ -49,6 +51,7 @@ class Fields(TypedDict, total=False):
     took_ms: float
     url: str  # where something is served; never one with a password
     user: str
+    worker: str  # a process that runs scheduled jobs
 
 
 class Log:

@@ -46,7 +46,9 @@ class _Deed(Enum):
 
 
 class Rule:
-    """What happens to the next `left` calls with `word` in them. `hits` counts those that it happened to."""
+    """What happens to the next `left` calls with `word` in them. `hits` counts those that it happened to, and
+    `carried_out` those among them that were held up, and that the server has answered by now.
+    """
 
     def __init__(self, proxy: "Proxy", deed: _Deed, word: str, times: int, until: str, *, cut: bool) -> None:
         self.deed = deed
@@ -55,6 +57,7 @@ class Rule:
         self.cut = cut
         self.left = times
         self.hits = 0
+        self.carried_out = 0
         self.released = asyncio.Event()
         self._proxy = proxy
 
@@ -274,6 +277,7 @@ class _Line:
         self._client, self._to_client = client
         self._server, self._to_server = server
         self._rule: Rule | None = None  # of the call that is under way
+        self._held: Rule | None = None  # the same, of one that was held up
         self._call = b""
         self._owed = 0  # replies that the server has still to give
         self._all_answered = asyncio.Event()
@@ -326,7 +330,7 @@ class _Line:
             if rule.cut:
                 self._to_client.transport.abort()
             await rule.released.wait()
-            rule = None
+            self._held, rule = rule, None
         self._rule = rule or self._rule
         self._call += call
         self._owed += count
@@ -346,6 +350,9 @@ class _Line:
                 continue
             if not self._owed:
                 call, self._call = self._call, b""
+                if self._held is not None:
+                    self._held.carried_out += 1
+                    self._held = None
                 await self._obey()
                 self._proxy.answered(call)
             await self._give(kept)

@@ -36,6 +36,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _pair(entry: str) -> tuple[int, int]:
+    ms, n = entry.split("-")
+    return int(ms), int(n)
+
+
 class NodeProcess:
     """`waypost serve` in dev mode, against a store that somebody else runs."""
 
@@ -193,13 +198,16 @@ class Phone:
                 self._news.notify_all()
 
     def _check(self, frame: Frame) -> None:
-        """Within a connection the ids of what is pushed only rise, but for a gap of cause `epoch`: it begins anew."""
+        """Within a connection the ids of what is pushed only rise, but for a gap of cause `epoch`: it begins anew. The
+        answer to a join counts, for numbers go on from there; no other answer does: it may overtake what is to come.
+        """
         self.frames.append(frame)
         if "ref" in frame:
             self._answers.setdefault(frame["ref"], frame)
+            if frame["type"] == "joined":
+                self._highest[frame["stream"]] = max(_pair(frame["id"]), self._highest.get(frame["stream"], (0, 0)))
         elif frame["type"] in (*ENTRY_TYPES, "gap"):
-            ms, n = frame["to" if frame["type"] == "gap" else "id"].split("-")
-            upto = (int(ms), int(n))
+            upto = _pair(frame["to" if frame["type"] == "gap" else "id"])
             is_new = frame["type"] == "gap" and frame["missed"] is None
             if upto <= self._highest.get(frame["stream"], (0, 0)) and not is_new:
                 raise Misdelivered(f"{frame} came after {self._highest}")

@@ -1,1 +1,1 @@
-"""Scheduled jobs (trimming, idle devices, audit). This release has none yet: nothing is trimmed unless asked."""
+"""Scheduled jobs: `waypost worker` runs them. One file a job, `runs.py` for what a run is, `__main__.py` for when."""

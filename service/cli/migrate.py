@@ -5,6 +5,7 @@ import asyncio
 import sys
 
 from service import log
+from service.cli import store
 from service.config import Settings
 from service.errors import WaypostError
 
@@ -17,11 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="`status` looks and changes nothing; `up` brings the store up to date and may be repeated.",
     )
     parser.add_argument("action", choices=("status", "up"))
-    parser.add_argument(
-        "--redis-url",
-        metavar="URL",
-        help="the store; without it WAYPOST_REDIS_URL, else the one that `waypost up` runs in WAYPOST_DATA_DIR",
-    )
+    store.add_argument(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,15 +27,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     log.set_up(settings.log_level)
 
     from migrations import __main__ as migrations  # noqa: PLC0415 - see service/cli
-    from service.embedded import DataFolder  # noqa: PLC0415
 
-    url = args.redis_url or settings.redis_url
-    if not url:
-        folder = DataFolder(settings.data_dir)
-        if not folder.socket.exists():
-            print("waypost: no store: set WAYPOST_REDIS_URL or give --redis-url", file=sys.stderr)
-            return 1
-        url = folder.url
+    url = store.find(args, settings)
+    if url is None:
+        return 1
     action = migrations.status if args.action == "status" else migrations.up
     try:
         for line in asyncio.run(action(url)):

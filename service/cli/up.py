@@ -1,4 +1,4 @@
-"""`waypost up`: everything on this machine: the store, its migrations, a node; all of it ends when this ends."""
+"""`waypost up`: everything on this machine: store, migrations, node, worker; all of it ends when this ends."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import service
-from service.config import Settings
+from service.config import JOBS, Settings
 from service.embedded import DataFolder, EmbeddedError
 from service.errors import WaypostError
 from service.log import Log
@@ -28,6 +28,7 @@ TREE = str(Path(service.__file__).resolve().parent.parent)
 # A store that reads a long append-only file is not ready for minutes, and well all the same.
 STORE_READY_TIMEOUT_S = 600.0
 NODE_READY_TIMEOUT_S = 60.0
+WORKER_STOP_TIMEOUT_S = 15.0  # it saves how far its runs have come, within 8 s
 
 
 class UpError(Exception):
@@ -38,8 +39,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `up`."""
     parser = subparsers.add_parser(
         "up",
-        help="run everything on this machine: store, migrations, node",
-        description="Run the store, its migrations and a node on this machine, in dev mode. Data: WAYPOST_DATA_DIR.",
+        help="run everything on this machine: store, migrations, node, scheduled jobs",
+        description="Run the store, its migrations, a node and the scheduled jobs on this machine, in dev mode. "
+        "Data: WAYPOST_DATA_DIR.",
     )
     parser.set_defaults(run=run, dev_default=True)
 
@@ -94,22 +96,37 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
 
     for line in await migrations.up(folder.url):
         log.info("migrated", detail=line)
+    environ = {
+        **os.environ,  # handed on, not read
+        "PYTHONPATH": os.pathsep.join(filter(None, (TREE, os.environ.get("PYTHONPATH")))),
+        "WAYPOST_REDIS_URL": folder.url,
+        "WAYPOST_DEV": "1" if settings.dev else "0",
+        "WAYPOST_NODE": settings.node,  # the same over restarts: a restarted store waits for no dead node
+    }
     await supervisor.start(
         Child(
             name="node",
             command=[*PYTHON, "-m", "service", "serve", "--started-by", str(folder.path)],
-            environ={
-                **os.environ,  # handed on, not read
-                "PYTHONPATH": os.pathsep.join(filter(None, (TREE, os.environ.get("PYTHONPATH")))),
-                "WAYPOST_REDIS_URL": folder.url,
-                "WAYPOST_DEV": "1" if settings.dev else "0",
-                "WAYPOST_NODE": settings.node,  # the same over restarts: a restarted store waits for no dead node
-            },
+            environ=environ,
             is_ready=lambda: _is_node_ready(settings),
             ready_timeout_s=NODE_READY_TIMEOUT_S,
             stop_timeout_s=settings.drain_s + 5,
         )
     )
+    await supervisor.start(
+        Child(
+            name="worker",
+            command=[*PYTHON, "-m", "service", "worker", "--started-by", str(folder.path)],
+            environ=environ,
+            is_ready=_nobody_waits,
+            stop_timeout_s=WORKER_STOP_TIMEOUT_S,
+        )
+    )
+
+
+async def _nobody_waits() -> bool:
+    """For a child that nobody waits for: it is kept alive all the same."""
+    return True
 
 
 def _catch_signals(stopping: asyncio.Event, supervisor: Supervisor) -> None:
@@ -199,8 +216,10 @@ def _banner(settings: Settings, folder: DataFolder) -> str:
         command = os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
     # The other terminal may not have the variables of this one.
     url = "" if urlsplit(settings.url).netloc == "127.0.0.1:8000" else f"--url {settings.url} "
+    jobs = ", ".join(f"{job} {getattr(settings.jobs, job).text}" for job in JOBS)
     return (
-        f"\nWaypost serves on {settings.url} (dev mode: everybody is who they say they are).\n\n"
+        f"\nWaypost serves on {settings.url} (dev mode: everybody is who they say they are).\n"
+        f"Scheduled jobs run beside it: {jobs}.\n\n"
         f"In two other terminals:\n"
         f"    {command} listen {url}--user bob --device phone\n"
         f'    {command} send {url}--user alice user:bob "hi"\n\n'

@@ -62,6 +62,25 @@ def lay(page: Page, user: str) -> Layout:
     return laid.finish(page.after, has_ended=last is not None and (page.is_last or last <= upto))
 
 
+def up_to(layout: Layout, joining: EntryId, user: str) -> Layout:
+    """The layout as far as the answer to the joining of `user`: what is above it comes with another page.
+
+    The answer is written next, in place of the own `joined` entry.
+    """
+    if layout.upto < joining or any(isinstance(item, Gap) and item.missed is None for item in layout.items):
+        return layout
+    items = tuple(
+        item
+        for item in layout.items
+        if (item.to if isinstance(item, Gap) else item.id) <= joining and not _is_joining(item, joining, user)
+    )
+    return Layout(items, joining, has_ended=layout.has_ended and layout.upto == joining)
+
+
+def _is_joining(item: Entry | Gap, joining: EntryId, user: str) -> bool:
+    return isinstance(item, Entry) and item.id == joining and item.type == "joined" and item.sender == user
+
+
 def is_whole_for(page: Page, user: str) -> bool:
     """Whether all of the page is the user's, and the offset is one of this history: for all of those, one layout."""
     if contradicts(page):
@@ -134,11 +153,7 @@ class _Laying:
         start = max(self._laid, stretch.joined)
         if stretch.joined > self._laid:
             # Who was away while leaving and coming back sees the own `joined` entry: numbers count anew from it.
-            self.items += [
-                entry
-                for entry in self.page.entries
-                if entry.id == stretch.joined and entry.type == "joined" and entry.sender == user
-            ]
+            self.items += [entry for entry in self.page.entries if _is_joining(entry, stretch.joined, user)]
         self.lay(start, end)
         self._laid = max(self._laid, min(end, self.upto))
 

@@ -17,6 +17,7 @@ from service.core.commands import ChangeMembership, Close, Command, Commit, Limi
 from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
 from service.core.names import ALL, ZERO, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
+from service.core.pending import Answer, Pending, size_of
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 
 # With these the whole call failed: what the connection sent after it must not overtake it.
@@ -47,31 +48,6 @@ LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
     },
     (Life.OPEN, frames.Ping): Life.OPEN,
 }
-
-
-class _Pending(msgspec.Struct):
-    """A send or a change of membership without an answer to the client yet.
-
-    `stream` is where its entry will be seen on this connection. Once the call has answered on a live stream, `answer`
-    waits until the reader gets to that entry, and takes its place.
-    """
-
-    ref: Ref
-    command: Publish | ChangeMembership
-    size: int
-    stream: str
-    mid: str = ""
-    answer: frames.Sent | frames.Left | None = None
-    is_held: bool = False  # the reader was at the entry before the call had its answer, and the answer matters
-
-
-def _size(frame: ClientFrame) -> int:
-    """What a frame that waits for `welcome` counts, in bytes or characters."""
-    if isinstance(frame, frames.Send):
-        return len(frame.body)
-    if isinstance(frame, frames.Ack):
-        return sum(len(stream) + len(offset) for stream, offset in frame.offsets.items())
-    return len(frame.group) if isinstance(frame, frames.Join | frames.Leave) else 0
 
 
 class Session:
@@ -105,7 +81,7 @@ class Session:
         self._epoch: str | None = None
         self._early: list[ClientFrame] = []  # frames that came before `welcome`
         self._numbers = 0
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._waiting: deque[int] = deque()  # numbers held back by a change of membership
         self._changing = 0  # the number of the change of membership under way, 0 when there is none
         self._unstored = 0  # sends handed out that the call has not answered
@@ -144,7 +120,7 @@ class Session:
                 self._collect(frame)
             elif self.life is Life.OPENING:
                 self._early.append(frame)
-                self._bytes += _size(frame)
+                self._bytes += size_of(frame)
             else:
                 self._act(frame)
         except WaypostError as problem:
@@ -174,7 +150,7 @@ class Session:
         elif isinstance(frame, frames.Join | frames.Leave):
             check_name(frame.group)
             command = ChangeMembership(self._number(), frame.group, isinstance(frame, frames.Join))
-            self._admit(_Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
+            self._admit(Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
         elif isinstance(frame, frames.Ack):
             self._acknowledge(frame)
         elif isinstance(frame, frames.AskHistory):
@@ -194,7 +170,7 @@ class Session:
         command = Publish(self._number(), frame.to, body, frame.key)
         # One finds a direct message in the own inbox; the numbers of another person's are shown to nobody.
         seen_in = user_stream(self.user) if kind == "user" else frame.to
-        self._admit(_Pending(frame.ref, command, len(body), seen_in))
+        self._admit(Pending(frame.ref, command, len(body), seen_in))
 
     def _acknowledge(self, frame: frames.Ack) -> None:
         offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
@@ -217,7 +193,7 @@ class Session:
         self._numbers += 1
         return self._numbers
 
-    def _admit(self, pending: _Pending) -> None:
+    def _admit(self, pending: Pending) -> None:
         self._pending[pending.command.number] = pending
         self._bytes += pending.size
         self._waiting.append(pending.command.number)
@@ -236,7 +212,7 @@ class Session:
             self._waiting.popleft()
             self._commands.append(command)
 
-    def _settle(self, number: int) -> _Pending | None:
+    def _settle(self, number: int) -> Pending | None:
         """The call for `number` has been answered: what was held back by it may go."""
         pending = self._pending.get(number)
         if pending is None or pending.answer is not None:
@@ -281,7 +257,7 @@ class Session:
         )
         self._frames += [frames.Streams(part, more=part is not parts[-1]) for part in parts[1:]]
         early, self._early = self._early, []
-        self._bytes -= sum(_size(frame) for frame in early)
+        self._bytes -= sum(size_of(frame) for frame in early)
         self.receive(early)
 
     def not_opened(self, problem: WaypostError) -> None:
@@ -326,11 +302,14 @@ class Session:
         self._advance()
 
     def joined(self, number: int, group: str, entry: EntryId) -> None:
-        """The user is a member of `group` since `entry`."""
+        """The user is a member of `group` since `entry`. Numbers count anew from the answer: it waits until all that is
+        still to come of an earlier membership has passed.
+        """
         pending = self._settle(number)
         if pending is not None:
-            self._forget(number)
-            self._frames.append(frames.Joined(pending.stream, str(entry), self.user, group, pending.ref))
+            passed = self._passed(pending.stream)
+            answer = frames.Joined(pending.stream, str(entry), self.user, group, pending.ref)
+            self._answer(pending, answer, wait=passed is not None and passed < entry)
         self._advance()
 
     def left(self, number: int, entry: EntryId, *, is_coming: bool) -> None:
@@ -340,6 +319,8 @@ class Session:
         pending = self._settle(number)
         if pending is not None:
             wait = is_coming and self._is_to_come(pending.stream, entry)
+            # A client must not hear that it left, and then of the joining before that.
+            wait = wait or self.due(pending.stream) is not None
             self._answer(pending, self._left(pending, entry), wait=wait)
         self._advance()
 
@@ -388,7 +369,7 @@ class Session:
         if pending is None or stream != pending.stream:
             return False
         if isinstance(pending.command, Publish):
-            answer: frames.Sent | frames.Left = self._sent(
+            answer: Answer = self._sent(
                 pending, Stored(stream, entry, is_duplicate=False, durability=durability, is_coming=False)
             )
         elif not pending.command.is_join:
@@ -407,17 +388,22 @@ class Session:
         if self._was_live:
             self._fallen.discard(stream)
 
-    def unfollow(self, stream: str) -> None:
-        """The connection no longer follows a stream. Call it while `passed` still knows it."""
-        passed = self._passed(stream)
+    def unfollow(self, stream: str) -> EntryId | None:
+        """The connection no longer follows a stream. Call it while `passed` still knows it.
+
+        Returns where the next membership begins when the answer to that joining has waited for the end of this one, and
+        is given with it: follow the stream again from there.
+        """
+        passed, begins = self._passed(stream), self.due(stream)
         if passed is not None:
             self.ended[stream] = passed
             if len(self.ended) > self._limits.streams_per_user:  # who joins and leaves all day costs no more than that
                 del self.ended[next(iter(self.ended))]
-        self.fell_behind(stream)
+        self._release(stream, passed if begins is None else begins)
         self.streams.pop(stream, None)
         self._fallen.discard(stream)
         self.caught_up(stream)
+        return begins
 
     def restarted(self, stream: str, offset: EntryId) -> None:
         """The offset belonged to another history (a gap of cause `epoch` was announced): count from `offset` now."""
@@ -428,9 +414,17 @@ class Session:
         """Entries of the stream are no longer pushed: sends that waited for the reader are answered now."""
         if stream in self.streams:  # else it is only overheard: the client is told nothing of it
             (self._fallen if self._was_live else self._catching_up).add(stream)
-        for pending in [p for p in self._pending.values() if p.stream == stream]:
-            if pending.answer is not None:
-                self._answer(pending, pending.answer, wait=False)
+        self._release(stream, self._passed(stream))
+
+    def due(self, stream: str) -> EntryId | None:
+        """The joining whose answer waits for what is still to come of the stream before it; None: there is none."""
+        return next((p.joins_at for p in self._pending.values() if p.stream == stream and p.joins_at is not None), None)
+
+    def passed_on(self, stream: str) -> None:
+        """More of a stream has passed this connection: perhaps all that the answer to a joining waits for."""
+        due, passed = self.due(stream), self._passed(stream)
+        if due is not None and (passed is None or passed >= due):
+            self._release(stream, passed)
 
     def caught_up(self, stream: str) -> None:
         """Everything of the stream up to now has passed this connection."""
@@ -446,7 +440,8 @@ class Session:
     def end(self, code: str) -> None:
         """Ends the connection with an error of the table that has a close code. What is stored is answered before."""
         for pending in list(self._pending.values()):
-            if pending.answer is not None:
+            # Who heard of a joining would come back counting from there, and miss what has not come of the time before.
+            if pending.answer is not None and pending.joins_at is None:
                 self._answer(pending, pending.answer, wait=False)
         self._refuse(WaypostError(code), None)
 
@@ -458,8 +453,19 @@ class Session:
         self._frames, self._commands = [], []
         return written, asked
 
-    def _answer(self, pending: _Pending, answer: frames.Sent | frames.Left, *, wait: bool) -> None:
-        """Answers now, or (`wait`) when the reader gets to the entry; it may be there already (`hold`)."""
+    def _release(self, stream: str, upto: EntryId | None) -> None:
+        """Answers what waits on a stream, in the order it was asked; but no joining above `upto`, whose place is still
+        to come, and no change of membership after that.
+        """
+        is_above = False
+        for pending in [p for p in self._pending.values() if p.stream == stream and p.answer is not None]:
+            joins_at = pending.joins_at
+            is_above |= joins_at is not None and upto is not None and upto < joins_at
+            if pending.answer is not None and not (is_above and isinstance(pending.command, ChangeMembership)):
+                self._answer(pending, pending.answer, wait=False)
+
+    def _answer(self, pending: Pending, answer: Answer, *, wait: bool) -> None:
+        """Answers now, or (`wait`) when its place has come: the reader may be there already (`hold`)."""
         if wait or (pending.is_held and pending.answer is None):
             pending.answer = answer
         else:
@@ -471,12 +477,12 @@ class Session:
         passed = self._passed(stream)
         return self._is_live(stream) and (passed is None or not had(entry, passed))
 
-    def _sent(self, pending: _Pending, stored: Stored) -> frames.Sent:
+    def _sent(self, pending: Pending, stored: Stored) -> frames.Sent:
         return frames.Sent(
             stored.stream, str(stored.id), pending.mid, stored.is_duplicate, stored.durability, ref=pending.ref
         )
 
-    def _left(self, pending: _Pending, entry: EntryId) -> frames.Left:
+    def _left(self, pending: Pending, entry: EntryId) -> frames.Left:
         assert isinstance(pending.command, ChangeMembership)
         return frames.Left(pending.stream, str(entry), self.user, pending.command.group, pending.ref)
 

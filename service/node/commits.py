@@ -1,12 +1,15 @@
 """Acknowledged offsets on their way into the store: collected for a moment, stored in one call, kept until stored.
 
-Storing an offset twice, or late, is harmless: it only ever moves forward.
+Storing an offset twice, or late, is harmless: it only ever moves forward. A commit without offsets says that its
+device is there: one that is connected for months and has nothing to acknowledge must not be forgotten as idle.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from service.config import Settings
 from service.core import commands
 from service.core.frames import Ref
 from service.core.names import EntryId
@@ -18,15 +21,19 @@ if TYPE_CHECKING:
     from service.node.node import Node
 
 OFFSETS_PER_CALL = 1000  # bounds one call of the function to a few milliseconds of Redis
+SEEN_S_MAX = 86_400  # connected devices are seen at least daily: "last seen" means something to people, too
 
 
 class Commits:
     """Offsets of a node's devices that are not stored yet."""
 
-    def __init__(self, node: "Node", store: Store, interval_s: float) -> None:
+    def __init__(self, node: "Node", store: Store, settings: Settings) -> None:
         self._node = node
         self._store = store
-        self._interval_s = interval_s
+        self._interval_s = settings.commit_s
+        # Four times before a device would be forgotten: one failure, or a node that starts anew, is no harm.
+        self._seen_s = min(settings.retention.device_idle_max / 4, SEEN_S_MAX)
+        self._seen_at = time.monotonic()
         self._offsets: dict[tuple[str, str], dict[str, EntryId]] = {}
         self._waiting: list[tuple[Connection, Ref]] = []
         self._now = asyncio.Event()
@@ -62,7 +69,16 @@ class Commits:
             except TimeoutError:
                 pass
             self._now.clear()
+            if time.monotonic() - self._seen_at >= self._seen_s:
+                self._see()
             await self.store()
+
+    def _see(self) -> None:
+        """Every device that is connected is seen."""
+        self._seen_at = time.monotonic()
+        for connection in self._node.connections.values():
+            if connection.session.device:  # it has said hello
+                self._keep((connection.user, connection.session.device), {})
 
     async def store(self) -> None:
         """Stores everything there is now. What could not be stored is kept for the next time."""
@@ -91,12 +107,13 @@ def _in_calls(offsets: dict[tuple[str, str], dict[str, EntryId]]) -> Iterator[li
     count = 0
     for (user, device), moved in offsets.items():
         streams = list(moved)
-        for at in range(0, len(streams), OFFSETS_PER_CALL):
+        for at in range(0, max(1, len(streams)), OFFSETS_PER_CALL):
             some = streams[at : at + OFFSETS_PER_CALL]
-            if call and count + len(some) > OFFSETS_PER_CALL:
+            cost = max(1, len(some))
+            if call and count + cost > OFFSETS_PER_CALL:
                 yield call
                 call, count = [], 0
             call.append(Commit(user, device, {stream: moved[stream] for stream in some}))
-            count += len(some)
+            count += cost
     if call:
         yield call

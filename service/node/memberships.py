@@ -14,7 +14,7 @@ from service.core.entries import Entry
 from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
 from service.core.paging import start_of_membership
 from service.core.session import Life
-from service.errors import WaypostError
+from service.errors import Uncertain, WaypostError
 from service.node.connection import Connection
 from service.store import Store
 
@@ -46,6 +46,9 @@ class Memberships:
                 )
         except WaypostError as problem:
             self._node.out_of_reach(problem)
+            if isinstance(problem, Uncertain):
+                # What the user does next must not be undone by this call: it is answered when it can come no more.
+                await asyncio.sleep(problem.open_for_s)
             session.failed(command.number, problem.for_client())
         except Exception as error:  # noqa: BLE001 - a bug: whether it was done nobody knows
             self._node.log.error("membership_failed", traceback=error, connection=connection.number)
@@ -55,7 +58,7 @@ class Memberships:
             if command.is_join:
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
-                self._begin_membership(connection, stream, membership.id)
+                self.begin(connection, stream, membership.id)
             else:
                 is_coming = membership.is_announced and bool(mailbox) and mailbox == self._node.reader.mailbox
                 session.left(command.number, membership.id, is_coming=is_coming)
@@ -73,6 +76,8 @@ class Memberships:
                     self._node.unfollow(connection, stream)
                 else:  # from a mailbox that was attached late: the user may have come back since
                     self._read_to_the_end(connection, stream)
+            connection.session.passed_on(entry.to)
+            connection.flush()
 
     def hint(self, connection: Connection, entry: Entry) -> None:
         """An inbox says that its user joined or left a group, perhaps long ago: the group itself tells what is so now.
@@ -99,6 +104,19 @@ class Memberships:
             if group_of(stream) is not None:
                 self._read_to_the_end(connection, stream)
 
+    def begin(self, connection: Connection, stream: str, start: EntryId) -> None:
+        """The store said that the user is a member since `start`: follow, unless this is old news.
+
+        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
+        """
+        is_over = start < connection.session.ended.get(stream, ZERO)
+        if is_over or connection.is_closed or not connection.wants(stream):
+            return
+        if stream in connection.cursors:
+            self._read_once_more(connection, stream)
+        else:
+            self._node.follow(connection, stream, start, start)
+
     def _ask_group(self, connection: Connection, stream: str) -> None:
         """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
         question = (connection.number, stream)
@@ -123,22 +141,9 @@ class Memberships:
                     continue
                 start = start_of_membership((page.stretches or {}).get(connection.user, ()))
                 if start is not None:
-                    self._begin_membership(connection, stream, start)
+                    self.begin(connection, stream, start)
         finally:
             del self._questions[question]
-
-    def _begin_membership(self, connection: Connection, stream: str, start: EntryId) -> None:
-        """The store said that the user is a member since `start`: follow, unless this is old news.
-
-        The answer and the mailbox come over different sockets: the end of that very membership may have come first.
-        """
-        is_over = start < connection.session.ended.get(stream, ZERO)
-        if is_over or connection.is_closed or not connection.wants(stream):
-            return
-        if stream in connection.cursors:
-            self._read_once_more(connection, stream)
-        else:
-            self._node.follow(connection, stream, start, start)
 
     def _read_to_the_end(self, connection: Connection, stream: str) -> None:
         """The membership has ended, or may have: pages bring what was sent before, and end with it, or go on.

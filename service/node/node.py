@@ -53,7 +53,7 @@ class Node:
         self.sends = Sends(self, store, settings)
         self.pages = Pages(self, store, settings.limits)
         self.tails = Tails(settings.limits)
-        self.commits = Commits(self, store, settings.commit_s)
+        self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
         self.histories = Histories(self, store, settings.limits)
         self.presence = Presence(self, store, settings)
@@ -310,9 +310,11 @@ class Node:
     def unfollow(self, connection: Connection, stream: str) -> None:
         """The connection no longer follows a stream: the membership has ended."""
         if stream in connection.cursors:
-            connection.session.unfollow(stream)
+            begins = connection.session.unfollow(stream)
             self._drop(connection, stream)
             connection.flush()
+            if begins is not None:
+                self.memberships.begin(connection, stream, begins)
 
     def _drop(self, connection: Connection, stream: str) -> None:
         connection.cursors.pop(stream, None)

@@ -13,7 +13,7 @@ from service.config import Limits
 from service.core.delivery import Cursor, Place
 from service.core.entries import Entry, Page
 from service.core.names import ZERO, EntryId, user_stream
-from service.core.paging import Gap, Layout, is_whole_for, lay_out
+from service.core.paging import Gap, Layout, is_whole_for, lay_out, up_to
 from service.errors import WaypostError
 from service.node.connection import Connection, EncodeEntry, Item
 from service.store import Store
@@ -106,12 +106,17 @@ class Pages:
         if page.head < reading.position:
             self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
         layout = reading.lay_out(connection.user, connection.session.streams.get(stream, page.floor))
+        due = connection.session.due(stream)
+        if due is not None:
+            layout = up_to(layout, due, connection.user)
         reading.give(connection, layout)
         self._pass_hints(connection, stream, layout.items)
         if any(isinstance(item, Gap) and item.missed is None for item in layout.items):
             connection.session.restarted(stream, layout.upto)
         has_caught_up = track.page(cursor, layout.upto, page.head)
-        is_below = page.is_last and page.head < track.position
+        connection.session.passed_on(stream)
+        connection.flush()
+        is_below = page.is_last and layout.upto == page.head < track.position
         if is_below and not layout.has_ended and not connection.is_paused:
             has_caught_up = self._feed_tail(connection, cursor)
         if layout.has_ended:

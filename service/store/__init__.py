@@ -6,28 +6,36 @@ What every method may raise, beside what it names itself:
 - `Fenced`: the server is not the one the epoch key names, or the epoch is another: `fence_state`, `reconcile`.
 - `Reset`: the store was emptied or never migrated. `waypost migrate up` decides, no node does.
 - `Uncertain`: a write was sent and its answer is missing. All but `publish` without a key, and `redact` and
-  `join`/`leave` in what they answer, are harmless twice.
+  `join`/`leave` in what they answer, are harmless twice. All but `publish` without a key are harmless late:
+  `join` and `leave` because they are refused then (see there).
 - `WaypostError("storage_full")`: refused for want of memory; nothing was written.
 
-No call is repeated here. A cancelled call may have been carried out.
+No call is repeated here, but for a refusal that tells the time. A cancelled call may have been carried out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 from service.core.entries import Durability, Page, Stretch
 from service.core.history import Past, Question
 from service.core.names import EntryId
-from service.store import devices, groups, history, nodes, streams
+from service.core.retention import Cut, Hold
+from service.store import devices, groups, history, jobs, nodes, retention, streams, upkeep
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
 from service.store.records import (
     BODY_INLINE_BYTES,
     Attached,
+    Audited,
     Beat,
     Commit,
+    DeviceSweep,
     FenceState,
+    GroupStep,
+    JobLease,
+    JobReport,
+    JobState,
     Lease,
     MailboxGone,
     Membership,
@@ -38,16 +46,24 @@ from service.store.records import (
     StoreOptions,
     StoreRefused,
     Superseded,
+    Survey,
     TrimCause,
     Trimmed,
+    Unread,
 )
 
 __all__ = [
     "BODY_INLINE_BYTES",
     "Attached",
+    "Audited",
     "Beat",
     "Commit",
+    "DeviceSweep",
     "FenceState",
+    "GroupStep",
+    "JobLease",
+    "JobReport",
+    "JobState",
     "Lease",
     "MailboxGone",
     "MailboxReader",
@@ -60,9 +76,14 @@ __all__ = [
     "StoreOptions",
     "StoreRefused",
     "Superseded",
+    "Survey",
     "TrimCause",
     "Trimmed",
+    "Unread",
 ]
+
+# Entries; a call of this many takes half a millisecond on a stream of a million (tests/bench/retention.py).
+TRIM_STEP_ENTRIES = 250
 
 
 class Store:
@@ -165,13 +186,74 @@ class Store:
         """
         return await streams.redact(self._context, stream, entry, by, only_sender=only_sender)
 
-    async def trim(self, stream: str, upto: EntryId, cause: TrimCause, *, limit: int = 500) -> Trimmed:
-        """Remove entries up to and including `upto`, at most `limit` of them, and note it in the ledger.
+    # Retention
 
-        Call it again while `more`. Repeating it or coming late changes nothing. Raises `Superseded` when
-        `cause` names a lease that somebody else has taken.
+    async def trim(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        cause: TrimCause,
+        *,
+        keep: int = 0,
+        keep_bytes: int | None = None,
+        hold: Hold | None = None,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Trimmed:
+        """Remove the oldest entries up to and including `upto` (None: the head), and note it in the ledger.
+
+        One step removes at most `limit` entries; call it again while `more`. `keep` entries stay. With `keep_bytes` no
+        more go than it takes to come down to so many, as far as `measure` has measured; `hold` is what an inbox keeps.
+        Repeating it or coming late changes nothing. Raises `Superseded` when `cause` names a lease that somebody else
+        has taken.
         """
-        return await streams.trim(self._context, stream, upto, cause, limit=limit)
+        return await retention.trim(
+            self._context, stream, upto, cause, keep=keep, keep_bytes=keep_bytes, hold=hold, limit=limit
+        )
+
+    async def survey(
+        self,
+        stream: str,
+        upto: EntryId | None,
+        *,
+        keep: int = 0,
+        over: int | None = None,
+        hold: Hold | None = None,
+        after: EntryId | None = None,
+        skipped: int = 0,
+        limit: int = TRIM_STEP_ENTRIES,
+    ) -> Survey:
+        """What one step of `trim` would remove, and how the stream stands. Writes nothing.
+
+        Call it again while `more`, with `after` the last id it named and `skipped` the entries counted so far. `over`
+        is how many bytes have to go at least (None: no matter).
+        """
+        return await retention.survey(
+            self._context, stream, upto, keep=keep, over=over, hold=hold, after=after, skipped=skipped, limit=limit
+        )
+
+    async def ripe(self, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+        """Which of these streams have something that one of their cuts lets go, each with its oldest entry.
+
+        One short call for hundreds of streams. What cuts keep, and what an inbox holds, is not looked at here.
+        """
+        return await retention.ripe(self._context, streams)
+
+    async def measure(self, stream: str, *, limit: int = TRIM_STEP_ENTRIES) -> tuple[int, bool]:
+        """Go on measuring a stream; returns the bytes above its floor so far, and whether there is more to measure.
+
+        What was measured is remembered, so that only what is new costs anything. May be repeated.
+        """
+        return await retention.measure(self._context, stream, limit=limit)
+
+    async def unread(self, stream: str, after: EntryId, to: EntryId, *, idle_before: int, devices_max: int) -> Unread:
+        """What devices have not acknowledged of the numbers above `after` up to `to`, within what is their users'.
+
+        Those seen last before `idle_before` (Redis ms) are left out. Reads the devices of everybody whom the stream is
+        for, some at a time, `devices_max` at most.
+        """
+        return await retention.unread(
+            self._context, stream, after, to, idle_before=idle_before, devices_max=devices_max
+        )
 
     # The register
 
@@ -212,12 +294,23 @@ class Store:
 
         `by_key` is set when a server key asks: it may enter closed groups and always create. Raises
         `group_closed` (also where creating is not allowed) and `too_many_streams`.
+
+        Carried out within `call_timeout_s` or not at all. An `Uncertain` says how long that may still be
+        (`open_for_s`): tell the user after that, and nothing comes after what the user does next.
         """
         return await groups.join(self._context, user, group, mailbox=mailbox, origin=origin, by_key=by_key)
 
     async def leave(self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
-        """End the membership. Raises `not_member`."""
+        """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
         return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
+
+    async def forget_members(self, group: str, cursor: int = 0) -> int:
+        """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
+
+        For whoever trims a group's stream, afterwards. One bounded step: returns the cursor of the next one, 0 when
+        all members have been looked at. Harmless twice and late.
+        """
+        return await groups.forget_members(self._context, group, cursor)
 
     async def group_exists(self, group: str) -> bool:
         """Whether anybody ever made this group."""
@@ -271,3 +364,99 @@ class Store:
         opens when all `live` nodes have called, or 2 s after the first call. Harmless on an open store.
         """
         return await nodes.reconcile(self._context, node, live, heads, is_late=is_late)
+
+    # Scheduled jobs
+
+    async def now_ms(self) -> int:
+        """Redis time in ms: the only clock that schedules, ages and limits go by."""
+        return await jobs.now_ms(self._context)
+
+    async def job_state(self, job: str) -> JobState:
+        """When the job last began, whether that run is done, and what time it is."""
+        return await jobs.job_state(self._context, job)
+
+    async def take_job(
+        self, job: str, slot: str, worker: str, ttl_ms: int
+    ) -> JobLease | Literal["held", "done", "noted"]:
+        """Take the job for `ttl_ms`: a new run, or the one that was left unfinished.
+
+        `slot` is what `job_state` said; of all who saw the same one, one gets the run, and the others hear `held` or
+        `done`. `noted`: the job was never seen before, and its schedule counts from now on. Renew the lease in time.
+        """
+        return await jobs.take_job(self._context, job, slot, worker, ttl_ms)
+
+    async def renew_job(self, lease: JobLease, ttl_ms: int, progress: str) -> None:
+        """Keep the run for `ttl_ms` longer and save its progress; with 0 leave it to whoever comes next.
+
+        May be repeated. Raises `Superseded` when the lease has expired or is another's: stop at once.
+        """
+        await jobs.renew_job(self._context, lease, ttl_ms, progress)
+
+    async def finish_job(self, lease: JobLease, report: JobReport) -> None:
+        """The run is over: leave its report and give the lease back. May be repeated. Raises `Superseded`."""
+        await jobs.finish_job(self._context, lease, report)
+
+    async def job_reports(self, limit: int) -> list[JobReport]:
+        """The reports of the last runs, newest first."""
+        return await jobs.job_reports(self._context, limit)
+
+    async def scan_names(self, letter: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
+        """Some names of keys of one kind ("s": streams, "d": users with devices, "g": groups, "m": mailboxes …).
+
+        Begin with cursor "", go on with the one that is answered until that is "". Names may come twice; those that
+        are there all the time come at least once. A cursor means nothing to another server process: with one of before,
+        `Fenced`; `check_server`, and begin again.
+        """
+        return await jobs.scan_names(self._context, letter, cursor, count)
+
+    # Upkeep, by jobs: `lease` and `token` are those of the run; all raise `Superseded` once it is another worker's
+
+    async def forget_devices(
+        self, users: Sequence[tuple[str, str]], idle_before_ms: int, *, lease: str, token: str
+    ) -> list[DeviceSweep]:
+        """Forget devices that were last seen before a moment of Redis time, and their offsets.
+
+        `users` are pairs of a user and a cursor, "" to begin. Answers for the first of them at least; call again for
+        those that are missing, and with their cursor for those that have one. May be repeated.
+        """
+        return await upkeep.forget_devices(self._context, users, idle_before_ms, lease=lease, token=token)
+
+    async def empty_groups(self, groups: Sequence[str], before_ms: int) -> list[str]:
+        """Those of the groups that seem to have been empty since before a moment of Redis time. A cheap look."""
+        return await upkeep.empty_groups(self._context, groups, before_ms)
+
+    async def former_members(self, group: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
+        """Some of those who are or were in a group; go on with the cursor until it is ""."""
+        return await upkeep.former_members(self._context, group, cursor, count)
+
+    async def drop_group(
+        self, group: str, users: Sequence[str], empty_before_ms: int, *, is_drop: bool, lease: str, token: str
+    ) -> GroupStep:
+        """Look whether these former members stand in the way of dropping their group; with `is_drop`, drop it.
+
+        A group goes when it has been empty since before that moment, its stream is empty, and every device of its
+        former members has come to the end of their time in it. With the last of them goes everything but its head.
+        May be repeated.
+        """
+        return await upkeep.drop_group(
+            self._context, group, users, empty_before_ms, is_drop=is_drop, lease=lease, token=token
+        )
+
+    async def audit_streams(
+        self, streams: Sequence[str], *, lease: str, token: str, only_headless: bool = False
+    ) -> list[list[Audited]]:
+        """Look whether what is kept of streams agrees, mend what has one right answer (`audit_streams.lua` lists both).
+
+        Answers for the first of them at least; call again for those that are missing. May be repeated.
+        """
+        return await upkeep.audit_streams(self._context, streams, only_headless=only_headless, lease=lease, token=token)
+
+    async def audit_nodes(
+        self, job: str, mailboxes: Sequence[str], silent_before_ms: int, *, lease: str, token: str
+    ) -> tuple[list[str], list[str]]:
+        """Delete those of the mailboxes that would never expire, and take nodes off the list that were silent for long.
+
+        `mailboxes` are names (`<node>.<random>`), `job` is whose lease it is. Returns the keys of the mailboxes and the
+        nodes that are gone. May be repeated.
+        """
+        return await upkeep.audit_nodes(self._context, job, mailboxes, silent_before_ms, lease=lease, token=token)

@@ -1,6 +1,6 @@
 """What every operation of the store needs: the connections, the limits, and what is known of the server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,9 +9,10 @@ from redis.exceptions import RedisError
 from service.core.entries import Durability
 from service.errors import Fenced, Reset, Unavailable, WaypostError
 from service.store import functions
+from service.store.clock import Clock
 from service.store.connection import Command, Link, Reply, reply_error
 from service.store.keys import Layout
-from service.store.records import MailboxGone, StoreOptions, Superseded
+from service.store.records import Late, MailboxGone, StoreOptions, Superseded
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -25,6 +26,7 @@ class Context:
         self.epoch = ""
         self.run = ""
         self.durability: Durability = "memory"
+        self.clock = Clock()
         self._layout: Layout | None = None
 
     @property
@@ -42,10 +44,18 @@ class Context:
     async def call(self, name: str, arg: Mapping[str, object], *, is_write: bool = True) -> list[Any]:
         """Call a function with one argument; returns what follows `ok`.
 
-        Raises `Fenced`, `Reset`, `MailboxGone`, `Superseded`, or the error code the function answered, beside
+        Raises `Fenced`, `Reset`, `MailboxGone`, `Superseded`, `Late`, or the error code the function answered, beside
         the failures of the connection.
         """
         return answer(await self.link.call(*command(name, arg, is_write=is_write), is_write=is_write))
+
+    async def read(self, commands: Sequence[Command]) -> list[Any]:
+        """Several reading commands in one round trip; raises for the first that failed."""
+        replies = await self.link.pipeline(commands, is_write=False)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply_error(reply, is_write=False) from reply
+        return replies
 
 
 def command(name: str, arg: Mapping[str, object], *, is_write: bool = True) -> Command:
@@ -67,6 +77,8 @@ def answer(reply: Reply, *, is_write: bool = True) -> list[Any]:
             raise Reset("the store was emptied or never migrated: run `waypost migrate up`")
         case "gone":
             raise MailboxGone(reply[1].decode())
+        case "late":
+            raise Late(int(reply[1]))
         case "superseded":
             raise Superseded(reply[1].decode())
         case _:

@@ -15,24 +15,37 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_OLDEST = ("trim", "survey", "measure")  # those that walk a stream from its oldest entry
+_MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or forget them
 _READING = ("history",)  # those that look into a stream; `page_v1` has copies of its own, and is immutable
 
 FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
+    "audit_nodes": 1,
+    "audit_streams": 1,
     "commit": 1,
     "detach": 1,
+    "drop_group": 1,
+    "forget": 1,
+    "forget_devices": 1,
     "heartbeat": 1,
     "history": 1,
-    "join": 1,
+    "job_finish": 1,
+    "job_renew": 1,
+    "job_take": 1,
+    "join": 2,
     "lease": 1,
-    "leave": 1,
+    "leave": 2,
     "mailbox": 1,
+    "measure": 1,
     "open": 2,
     "page": 1,
     "publish": 2,
     "reconcile": 2,
-    "redact": 1,
-    "trim": 1,
+    "redact": 2,
+    "ripe": 1,
+    "survey": 1,
+    "trim": 2,
 }
 
 
@@ -45,8 +58,8 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    shared = [part for part, users in (("_append", _APPENDING), ("_reading", _READING)) if name in users]
-    parts = ("_shared", *shared, name)
+    shared = {"_append": _APPENDING, "_membership": _MEMBERSHIP, "_oldest": _OLDEST, "_reading": _READING}
+    parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))
 

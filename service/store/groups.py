@@ -1,13 +1,18 @@
 """Groups: joining, leaving, and who is a member."""
 
+import asyncio
 from typing import Any
 
 from service.core.entries import Stretch
 from service.core.names import group_stream
+from service.errors import Uncertain
 from service.store import decode
+from service.store.clock import DRIFT_MS
 from service.store.context import Context
-from service.store.records import Membership
+from service.store.records import Late, Membership
 from service.store.streams import origin_text
+
+_FORGET_CHUNK = 200  # members a call: bounds how long one call holds the server
 
 
 def _arg(context: Context, user: str, group: str, mailbox: str, origin: tuple[int, int] | None) -> dict[str, object]:
@@ -29,6 +34,31 @@ def _membership(reply: list[Any]) -> Membership:
     return Membership(decode.entry_id(identity), decode.entry_id(head), is_new == 1, is_announced == 1)
 
 
+async def _change(context: Context, name: str, arg: dict[str, object]) -> Membership:
+    """Calls `name` so that it is carried out within `call_timeout_s` from now, or not at all.
+
+    Refused as late although it was answered in time: the server's clock was set, or this process stood still. Nothing
+    was written then, so it is asked once more, by the time that the refusal tells.
+    """
+    try:
+        return await _timely(context, name, arg)
+    except Late as refusal:
+        context.clock.told(refusal.server_ms)
+        return await _timely(context, name, arg)
+
+
+async def _timely(context: Context, name: str, arg: dict[str, object]) -> Membership:
+    time = asyncio.get_running_loop().time
+    seconds = context.options.call_timeout_s
+    end = time() + seconds + DRIFT_MS / 1000
+    try:
+        return _membership(await context.call(name, arg | context.clock.span(seconds)))
+    except Uncertain as problem:
+        if not problem.has_answered:
+            problem.open_for_s = max(0.0, end - time())
+        raise
+
+
 async def join(
     context: Context, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None, by_key: bool
 ) -> Membership:
@@ -38,12 +68,35 @@ async def join(
         "may_create": by_key or context.options.groups_create == "anyone",
         "may_join_closed": by_key,
     }
-    return _membership(await context.call("join", arg))
+    return await _change(context, "join", arg)
 
 
 async def leave(context: Context, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
     """See `Store.leave`."""
-    return _membership(await context.call("leave", _arg(context, user, group, mailbox, origin)))
+    return await _change(context, "leave", _arg(context, user, group, mailbox, origin))
+
+
+async def forget_members(context: Context, group: str, cursor: int) -> int:
+    """See `Store.forget_members`."""
+    layout = context.layout
+    scan = ("HSCAN", layout.group(group), cursor, "COUNT", _FORGET_CHUNK)
+    following, found = await context.link.call(*scan, is_write=False)
+    users = [
+        user.decode()
+        for user, record in zip(found[0::2], found[1::2], strict=True)
+        if not user.startswith(b"/") and any(stretch.left for stretch in decode.stretches(record))
+    ]
+    for begin in range(0, len(users), _FORGET_CHUNK):  # a small hash comes whole, whatever is asked for
+        arg = {
+            "epoch": context.epoch,
+            "group": group,
+            "group_tag": layout.tag(group_stream(group)),
+            "users": [
+                {"user": user, "user_tag": layout.user_tag(user)} for user in users[begin : begin + _FORGET_CHUNK]
+            ],
+        }
+        await context.call("forget", arg)
+    return int(following)
 
 
 async def group_exists(context: Context, group: str) -> bool:

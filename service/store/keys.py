@@ -14,6 +14,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 META = "wp:meta"
 NODES = "wp:nodes"
 MIGRATE_LOCK = "wp:migrate"
+JOBS = "wp:jobs"
 PARTITIONS_DEFAULT = 16
 
 
@@ -32,7 +33,14 @@ class KeyKind(NamedTuple):
 KEYS: tuple[KeyKind, ...] = (
     KeyKind("wp:meta", "hash", "permanent", "migrate", "nobody", "store (id), schema, partitions"),
     KeyKind("wp:migrate", "string", "ttl", "migrate", "migrate", "lock: the token of the migration at work"),
-    KeyKind("wp:nodes", "zset", "permanent", "heartbeat", "heartbeat, forget_node", "node -> last seen (Redis ms)"),
+    KeyKind(
+        "wp:nodes",
+        "zset",
+        "permanent",
+        "heartbeat",
+        "heartbeat, forget_node, audit_nodes",
+        "node -> last seen (Redis ms)",
+    ),
     KeyKind("wp:node:<node>", "hash", "ttl", "heartbeat", "forget_node", "facts of a node: address, lag, load"),
     KeyKind(
         "wp:{p}:e",
@@ -47,7 +55,7 @@ KEYS: tuple[KeyKind, ...] = (
         "stream",
         "permanent",
         "publish, join, leave, redact",
-        "nobody; trim and redact empty it",
+        "drop_group; trim and redact empty it",
         "the entries. t type, f sender, o to, i mid, b body, d device, p trace, x target of a redacted, "
         "r recipient's entry id in a sender's copy, v format when not 1; empty ones are left out",
     ),
@@ -55,7 +63,7 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:h:<stream>",
         "hash",
         "permanent",
-        "publish, join, leave, redact, attach, detach, reconcile, trim",
+        "publish, join, leave, redact, attach, detach, reconcile, trim, drop_group, audit_streams",
         "nobody",
         "head, floor, lost (the highest id of a lost stretch), each ms-n; and the register: mailbox key -> token",
     ),
@@ -63,16 +71,16 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:g:<group>",
         "hash",
         "permanent",
-        "join, leave",
-        "nobody",
-        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count)",
+        "join, leave, forget",
+        "drop_group",
+        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count), /emptied",
     ),
     KeyKind(
         "wp:{p}:x:<stream>",
         "list",
         "permanent",
         "trim, reconcile",
-        "capped at 1000",
+        "capped at 1000; drop_group",
         "ledger of removals, newest last: JSON {after, to, count, kind, policy, limit, at, run}",
     ),
     KeyKind(
@@ -80,17 +88,32 @@ KEYS: tuple[KeyKind, ...] = (
         "hash",
         "permanent",
         "redact",
-        "trim, below the floor",
+        "trim, below the floor; drop_group",
         "redactions: n -> JSON {id, by, at, sender, to, mid}",
     ),
+    KeyKind(
+        "wp:{p}:b:<stream>",
+        "hash",
+        "ttl",
+        "measure, trim, redact",
+        "expiry, 7 d after the last measure; drop_group",
+        "where a policy limits bytes: upto (id up to which the stream was measured), bytes (from the floor to there)",
+    ),
     KeyKind("wp:{p}:u:<user>", "hash", "permanent", "join", "leave, open", "group -> 1; a superset of the memberships"),
-    KeyKind("wp:{p}:d:<user>", "hash", "permanent", "open, commit", "nobody", "device -> JSON {first, last, node}"),
+    KeyKind(
+        "wp:{p}:d:<user>",
+        "hash",
+        "permanent",
+        "open, commit",
+        "forget_devices",
+        "device -> JSON {first, last, node}",
+    ),
     KeyKind(
         "wp:{p}:o:<user>/<device>",
         "hash",
         "permanent",
         "open, commit, join",
-        "open: of groups left long ago",
+        "forget_devices; open: of groups left long ago",
         'stream -> "ms-n epoch"',
     ),
     KeyKind(
@@ -107,13 +130,36 @@ KEYS: tuple[KeyKind, ...] = (
         "stream",
         "ttl",
         "mailbox, lease; publish, join, leave, redact",
-        "drop_mailbox; a failed add",
+        "drop_mailbox; a failed add; audit_nodes",
         "what has to go to the connections of a node, ids 1-<seq>: s stream, n entry id, the entry's fields "
         "(not r), c origin in the sender's node, l=1 instead of a large body; or a single field beat",
     ),
     KeyKind("wp:{p}:c", "hash", "permanent", "publish (cluster only)", "publish", "debts: second inboxes still owed"),
-    KeyKind("wp:{p}:l:<job>", "hash", "ttl", "jobs", "jobs", "lease of a scheduled job: token (Redis us)"),
-    KeyKind("wp:jobs", "stream", "permanent", "jobs", "capped", "runs of scheduled jobs"),
+    KeyKind(
+        "wp:{p}:l:<job>",
+        "hash",
+        "ttl",
+        "job_take, job_renew",
+        "job_finish, job_renew; expiry",
+        "lease of a scheduled job: token (Redis us), worker",
+    ),
+    KeyKind(
+        "wp:{p}:j:<job>",
+        "hash",
+        "permanent",
+        "job_take, job_renew, job_finish",
+        "nobody",
+        "a scheduled job: slot (Redis ms at which the last run began), run, done 1|0, token (the last one given), "
+        "progress (of an unfinished run: JSON)",
+    ),
+    KeyKind(
+        "wp:jobs",
+        "stream",
+        "permanent",
+        "job_finish",
+        "capped at 1000",
+        "runs of scheduled jobs: job, run, state, report",
+    ),
     KeyKind("wp:audit", "stream", "permanent", "admin", "capped", "what operators did"),
 )
 
@@ -185,6 +231,16 @@ def key(tag: str, letter: str, name: str) -> str:
     return f"wp:{{{tag}}}:{letter}:{name}"
 
 
+def every(letter: str) -> str:
+    """The pattern that a SCAN finds all keys of a kind by, whatever their partition."""
+    return f"wp:{{*}}:{letter}:*"
+
+
+def name_in(raw: bytes) -> str:
+    """What a key of a partition is of."""
+    return raw.decode().split(":", 3)[3]
+
+
 def epoch(tag: str) -> str:
     """The fence of a partition."""
     return f"wp:{{{tag}}}:e"
@@ -195,9 +251,14 @@ def mailbox(tag: str, name: str) -> str:
     return key(tag, "m", name)
 
 
-def job_lease(tag: str, job: str) -> str:
+def job_lease(tag: str, name: str) -> str:
     """The lease of a scheduled job."""
-    return key(tag, "l", job)
+    return key(tag, "l", name)
+
+
+def job(tag: str, name: str) -> str:
+    """What is remembered of a scheduled job."""
+    return key(tag, "j", name)
 
 
 def node(name: str) -> str:

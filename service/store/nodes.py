@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -17,14 +16,6 @@ SCHEMA = 1  # what this release reads and writes
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _RECONCILE_CHUNK = 500  # streams a call: bounds how long one call holds the server
 _RECONCILE_WAIT_MS = 2000  # how long a partition waits for nodes that are listed but do not come
-
-
-async def _read(context: Context, commands: Sequence[Command]) -> list[Any]:
-    replies = await context.link.pipeline(commands, is_write=False)
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise reply_error(reply, is_write=False) from reply
-    return replies
 
 
 def _info(raw: bytes) -> dict[str, str]:
@@ -44,7 +35,9 @@ async def check_server(context: Context) -> None:
     policy, appendonly, appendfsync, pauses_in_rewrite = (
         "" if isinstance(reply, RedisError) or not reply else reply[1].decode() for reply in replies[1:]
     )
-    _check_version(_info(replies[0]))
+    info = _info(replies[0])
+    _check_version(info)
+    _look_at_the_clock(context, info)
     if policy not in ("", "noeviction"):
         raise StoreRefused(f"maxmemory-policy is {policy}: the server would throw away messages; set it to noeviction")
     is_fsynced = appendonly == "yes" and appendfsync == "always" and pauses_in_rewrite == "no"
@@ -53,6 +46,11 @@ async def check_server(context: Context) -> None:
     absent = await functions.missing(context.link)
     if absent:
         raise Reset(f"functions are missing on the server ({', '.join(absent)}): run `waypost migrate up`")
+
+
+def _look_at_the_clock(context: Context, info: Mapping[str, str]) -> None:
+    """Every look at the server tells its time too: at each opening of the fence, and every few beats."""
+    context.clock.told(int(info["server_time_usec"]) // 1000)
 
 
 def _check_version(info: Mapping[str, str]) -> None:
@@ -66,7 +64,7 @@ def _check_version(info: Mapping[str, str]) -> None:
 
 async def fence_state(context: Context) -> FenceState:
     """See `Store.fence_state`. Also takes over the number of partitions, and checks the schema."""
-    [meta] = await _read(context, [("HMGET", keys.META, "schema", "partitions")])
+    [meta] = await context.read([("HMGET", keys.META, "schema", "partitions")])
     if None in meta:
         raise Reset("the store was emptied or never migrated: run `waypost migrate up`")
     schema, partitions = int(meta[0]), int(meta[1])
@@ -75,11 +73,13 @@ async def fence_state(context: Context) -> FenceState:
         raise StoreRefused(f"the store has schema {schema}, this release needs {SCHEMA}: {hint}")
     context.set_partitions(partitions)
     commands: list[Command] = [("HMGET", keys.epoch(tag), "epoch", "run") for tag in context.layout.tags]
-    *fences, info = await _read(context, [*commands, ("INFO", "server")])
+    *fences, info = await context.read([*commands, ("INFO", "server")])
     epochs = {fence[0] for fence in fences}
     if None in epochs or len(epochs) != 1:
         raise Reset("the partitions do not agree on an epoch: run `waypost migrate up`")
-    server_run = _info(info)["run_id"]
+    server = _info(info)
+    _look_at_the_clock(context, server)
+    server_run = server["run_id"]
     runs = {(fence[1] or b"").decode() for fence in fences}
     others = sorted(runs - {server_run})
     context.epoch = epochs.pop().decode()

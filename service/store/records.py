@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from service.core.entries import Durability, GapKind
-from service.core.names import EntryId
+from service.core.names import ZERO, EntryId
 from service.errors import Unavailable, WaypostError
 
 # Bytes; a larger body goes to mailboxes as a reference, else every node would add a copy. `_append.lua` has the same.
@@ -25,6 +25,14 @@ class MailboxGone(Unavailable):
 
     def __init__(self, mailbox: str) -> None:
         super().__init__(f"mailbox {mailbox} is gone")
+
+
+class Late(Unavailable):
+    """The call came outside of the span of time that it was meant for. Nothing was written. `server_ms`: the time."""
+
+    def __init__(self, server_ms: int) -> None:
+        super().__init__("the call came too late, or the server's clock was set")
+        self.server_ms = server_ms
 
 
 class Superseded(Exception):
@@ -180,8 +188,145 @@ class TrimCause(msgspec.Struct, frozen=True):
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """What one step of trimming did: entries removed, the floor now, and whether more can go up to the same id."""
+    """What one step of trimming did.
+
+    `removed` entries of `size` bytes (names and values of fields) are gone; the floor was `before` and is `floor`;
+    `oldest` is the oldest entry that stays (None: none). `more` says that another step may remove more. `is_held`: a
+    device that has not acknowledged kept something.
+    """
 
     removed: int
     floor: EntryId
     more: bool
+    size: int = 0
+    is_held: bool = False
+    before: EntryId = ZERO
+    oldest: EntryId | None = None
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """One step of looking at what a trim would remove, and how the stream stands.
+
+    `entries` of `size` bytes would go, `last` is the id of the last of them (None: none). `oldest` is the oldest that
+    would stay, `length` how many entries there are. `measured` is how many bytes `measure` has counted, up to
+    `measured_upto` (None: never). `now_ms` is Redis time.
+    """
+
+    entries: int
+    size: int
+    last: EntryId | None
+    more: bool
+    is_held: bool
+    head: EntryId
+    floor: EntryId
+    length: int
+    oldest: EntryId | None
+    measured_upto: EntryId | None
+    measured: int
+    now_ms: int
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """What devices have not acknowledged of a stretch of a stream.
+
+    `messages` are numbers, summed over the `devices` that lack any; `is_whole` is False when there were more devices
+    than one may ask, so that there may be more.
+    """
+
+    devices: int
+    messages: int
+    asked: int
+    is_whole: bool
+
+
+class JobState(msgspec.Struct, frozen=True):
+    """What is remembered of a scheduled job.
+
+    `slot` is the Redis time in ms at which its last run began, as text; "" for a job that was never seen. `is_done`
+    is False while a run is under way, or left unfinished. `lease_ms`: how long the lease lasts unless renewed, 0 when
+    nobody holds it. `now_ms` is Redis time.
+    """
+
+    slot: str
+    run: str
+    is_done: bool
+    lease_ms: int
+    now_ms: int
+
+
+class JobLease(msgspec.Struct, frozen=True):
+    """A run of a job that is this worker's as long as it renews the lease.
+
+    `lease` (a key) and `token` go with every call that writes on account of the run. `progress` is what the run had
+    saved when it was left, "" for a new one.
+    """
+
+    job: str
+    lease: str
+    token: str
+    run: str
+    progress: str
+
+
+class JobReport(msgspec.Struct):
+    """What a run of a scheduled job did. Times are Redis time in ms; counts are of the whole run, over all who had it.
+
+    `streams_seen` counts looks (a stream may be looked at twice). `oldest_kept_ms` is the time of the oldest entry that
+    any stream keeps. `unread_removed` are messages that active devices had not acknowledged; `is_unread_whole` is
+    False where there were more devices than may be asked, so that it may be more. `repairs` and `findings` are counts
+    by kind: what was mended, and what was only found; `examples` names some of them. `errors` are the first few of
+    `errors_count`.
+    """
+
+    name: str
+    run: str
+    worker: str = ""
+    state: Literal["running", "done", "failed", "cancelled"] = "running"
+    started_ms: int = 0
+    duration_ms: int = 0
+    resumed: int = 0
+    streams_seen: int = 0
+    streams_trimmed: int = 0
+    entries_removed: int = 0
+    bytes_removed: int = 0
+    oldest_kept_ms: int | None = None
+    unread_removed: int = 0
+    is_unread_whole: bool = True
+    devices_seen: int = 0
+    devices_forgotten: int = 0
+    groups_seen: int = 0
+    groups_dropped: int = 0
+    repairs: dict[str, int] = {}
+    findings: dict[str, int] = {}
+    examples: list[str] = []
+    errors_count: int = 0
+    errors: list[str] = []
+
+
+class DeviceSweep(msgspec.Struct, frozen=True):
+    """Devices of one user that were looked at, and how many are forgotten now. `cursor` is "" when that was all."""
+
+    user: str
+    cursor: str
+    seen: int
+    forgotten: int
+
+
+class GroupStep(msgspec.Struct, frozen=True):
+    """What became of a look at a group, or of a step of dropping it.
+
+    `status` is `clear`, `more`, `dropped`, or why the group stays; `looked` how many of the users given were looked at,
+    `user` whom the status speaks of, "" for nobody.
+    """
+
+    status: str
+    looked: int
+    user: str
+
+
+class Audited(msgspec.Struct, frozen=True):
+    """Something about a stream that does not agree: what kind, in words, how many."""
+
+    kind: str
+    detail: str
+    count: int

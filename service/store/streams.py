@@ -1,4 +1,4 @@
-"""Streams: publish, page, redact, trim, and the register of mailboxes that want their entries."""
+"""Streams: publish, page, redact, and the register of mailboxes that want their entries."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -9,7 +9,7 @@ from service.core.entries import Durability, Page, Removal
 from service.core.names import EntryId, group_of, parse_stream, user_stream
 from service.store import decode
 from service.store.context import Context, answer, command
-from service.store.records import Attached, Outcome, Outgoing, Registration, TrimCause, Trimmed
+from service.store.records import Attached, Outcome, Outgoing, Registration
 
 _REFUSED = "bad_request"
 
@@ -157,25 +157,6 @@ async def redact(context: Context, stream: str, entry: EntryId, by: str, *, only
     }
     raw, is_new = await context.call("redact", arg)
     return decode.entry_id(raw) if is_new else None
-
-
-async def trim(context: Context, stream: str, upto: EntryId, cause: TrimCause, *, limit: int) -> Trimmed:
-    """See `Store.trim`."""
-    arg = {
-        "epoch": context.epoch,
-        "tag": context.layout.tag(stream),
-        "stream": stream,
-        "upto": str(upto),
-        "limit": limit,
-        "kind": cause.kind,
-        "policy": cause.policy,
-        "limit_name": cause.limit,
-        "run": cause.run,
-        "lease": cause.lease,
-        "token": cause.token,
-    }
-    removed, floor, more = await context.call("trim", arg)
-    return Trimmed(removed, decode.entry_id(floor), more == 1)
 
 
 def _wants(context: Context, wants: Sequence[Registration]) -> list[dict[str, object]]:

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from service.config import Known, known
+from service.config import Duration, Known, known
+from service.core.retention import duration_text
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(r"\| `(WAYPOST_\w+)` \| (.*?) \| (.*?) \| (.*?) \|")
@@ -13,6 +14,8 @@ UNITS = {"s": "seconds", "ms": "milliseconds", "bytes": "bytes"}
 def row_of(setting: Known) -> tuple[str, str]:
     """The default and the unit as the page spells them."""
     default = setting.default
+    if setting.type is Duration:
+        return f"`{duration_text(default)}`", "duration"
     if isinstance(default, bool):
         text = str(int(default))
     else:

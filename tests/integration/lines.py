@@ -10,6 +10,7 @@ from service.core import frames
 from service.core.paging import Gap
 from service.node import Node
 from service.node.connection import Connection, gap_frame
+from service.transports.chat import ChatCodec
 from service.transports.websocket import WireCodec
 from tests.integration.wire.kit import eventually
 from tests.service import Frame
@@ -56,6 +57,38 @@ class Line:
         frame = found()
         assert frame is not None
         return frame
+
+
+class OldLine:
+    """A connection of the old protocol without a socket: what the node writes, as texts."""
+
+    def __init__(self, node: Node, user: str) -> None:
+        self.written = b""
+        self.codec = ChatCodec(user)
+        who = Principal(user, can_broadcast=True)
+        self.connection: Connection = node.connect(self, self.codec, who, hears_itself=False)
+        self.connection.receive([frames.Hello("chat")])
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError((code, reason))
+
+    def join(self, group: str) -> None:
+        self.connection.receive([frames.Join(group, self.codec.ref(group))])
+
+    def texts(self) -> list[str]:
+        """The texts of the WebSocket frames so far, none of which is longer than 125 bytes."""
+        found, rest = [], self.written
+        while rest:
+            found.append(rest[2 : 2 + rest[1]].decode())
+            rest = rest[2 + rest[1] :]
+        return found
 
 
 class PlainCodec(WireCodec):

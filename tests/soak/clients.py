@@ -29,9 +29,6 @@ from tests.soak.history import Acknowledged, Answered, Attempt, Came, Cut, Gap, 
 
 WINDOW = 4  # sends of a device without an answer
 PAUSE_S = 0.6  # between two sends of a device, on average
-# Between two changes of membership at least: who leaves and joins within moments may hear the end of the time before
-# after the answer to the joining (docs/reliability.md), which the checker would call out of order.
-CHANGE_S = 1.0
 PATIENCE_S = 5.0  # hear nothing for this long: reconnect
 REPORT_S = 0.1
 ENTRIES = ("message", "joined", "left", "redacted")
@@ -194,7 +191,7 @@ class Device:
                 next_send = now + self._rng.expovariate(1 / PAUSE_S)
             if self.actor.sends and now >= next_change:
                 await self._come_and_go(websocket)
-                next_change = now + CHANGE_S + self._rng.expovariate(1 / 4)
+                next_change = now + self._rng.expovariate(1 / 4)
             await self._hand_out(websocket, now)
             self._wake.clear()
             try:

@@ -258,6 +258,7 @@ def trimmed(stage: Stage, chance: random.Random) -> None:
             entries = [parse_id(raw.decode()) for raw, _ in stage.admin.xrange(key_of("s", stream))]
             if entries:
                 upto = chance.choice(entries)
+                stage.keep_memberships()  # stretches below the floor may be forgotten from now on
                 while (await store.trim(stream, upto, TrimCause(policy="soak", limit="chance"), limit=100)).more:
                     pass
 

@@ -225,6 +225,10 @@ class Stage:
         for name, lines in ledgers.items():
             self.kept.lost.setdefault(_name(name), []).extend(_lost(lines))
 
+    def keep_memberships(self) -> None:
+        """Keeps what the groups tell now of who was a member when."""
+        self.keep({name: self.admin.hgetall(name) for name in self.keys("g")}, {})
+
     def facts(self) -> dict[str, StreamFacts]:
         """What the store holds of every stream now; memberships and ledgers are kept."""
         ledgers = {name: self.admin.lrange(name, 0, -1) for name in self.keys("x")}

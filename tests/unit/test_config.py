@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.config import Limits, Settings, SettingsError, known, load
+from service.config import Limits, Schedule, Settings, SettingsError, known, load
 from service.core.names import check_name
 
 
@@ -57,8 +57,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     )
     file = environ["WAYPOST_CONFIG"]
     assert lines == [
+        f"{file}: retention: Expected a table, [retention]",
         f"{file}: prot: no such setting; did you mean port?",
-        f"{file}: retention: no such setting",
         f"{file}: limits.body_byte: no such setting; did you mean limits.body_bytes?",
         "WAYPOST_LIMIT_BODY_BYTES: no such setting; did you mean WAYPOST_LIMITS_BODY_BYTES?",
         "WAYPOST_PORT: Expected int <= 65535",
@@ -144,4 +144,102 @@ def test_settings_do_not_change() -> None:
 def test_every_default_is_within_its_own_bounds() -> None:
     for setting in known():
         msgspec.convert(setting.default, setting.type)
-    assert {setting.key for setting in known() if not setting.table} == set(Settings.__struct_fields__) - {"limits"}
+    assert {setting.key for setting in known() if not setting.table} == set(Settings.__struct_fields__) - {
+        "limits",
+        "retention",
+        "jobs",
+    }
+
+
+def test_durations_and_schedules(tmp_path: Path) -> None:
+    file = '[retention]\ndevice_idle_max = "12h"\n[jobs.retention]\nevery = "30s"\n[jobs.audit]\ncron = "0 3 * * *"\n'
+    settings = load(toml(tmp_path, file) | {"WAYPOST_JOBS_GROUPS_EVERY": "1d"})
+    assert settings.retention.device_idle_max == 43_200
+    assert settings.jobs.retention == Schedule(every=30)
+    assert settings.jobs.audit.cron == "0 3 * * *"
+    assert settings.jobs.groups.every == 86_400
+    assert load({}).jobs.retention.every == 300
+    assert load({}).retention.policies == ()
+
+
+def test_policies_come_from_the_file(tmp_path: Path) -> None:
+    environ = toml(
+        tmp_path,
+        """
+        [[retention.policies]]
+        match = "group:*"
+        max_age = "14d"
+        max_entries = 10_000
+        max_bytes = "64MB"
+        min_keep = 100
+        [[retention.policies]]
+        match = "user:*"
+        max_age = "14d"
+        hold_unread = "90d"
+        """,
+    )
+    [groups, inboxes] = load(environ).retention.policies
+    assert (groups.match, groups.max_age_s, groups.max_entries) == ("group:*", 14 * 86_400, 10_000)
+    assert (groups.max_bytes, groups.min_keep, groups.hold_unread_s) == (64_000_000, 100, None)
+    assert groups.source == f"{environ['WAYPOST_CONFIG']} [[retention.policies]] 1"
+    assert (inboxes.match, inboxes.hold_unread_s) == ("user:*", 90 * 86_400)
+
+
+def test_what_is_wrong_with_policies_and_schedules_is_said_at_once(tmp_path: Path) -> None:
+    environ = toml(
+        tmp_path,
+        """
+        [retention]
+        device_idle_max = 90
+        [[retention.policies]]
+        match = "groups:*"
+        max_age = "2w"
+        [[retention.policies]]
+        match = "group:*"
+        max_ages = "14d"
+        max_entries = 10
+        min_keep = 11
+        hold_unread = "1d"
+        [[retention.policies]]
+        match = "group:*"
+        [[retention.policies]]
+        match = "user:*"
+        max_age = "14d"
+        hold_unread = "14d"
+        [[retention.policies]]
+        match = "all"
+        min_keep = 5
+        max_bytes = "1XB"
+        [jobs.retention]
+        every = "5m"
+        cron = "*/5 * * * *"
+        [jobs.audit]
+        cron = "at night"
+        [jobs.cleanup]
+        every = "1h"
+        """,
+    )
+    file = environ["WAYPOST_CONFIG"]
+    lines = refusal(environ)
+    begins = [
+        f"{file}: jobs.cleanup: no such job; there are retention, devices, groups, audit",
+        f"{file}: retention.device_idle_max: Expected a duration",
+        "jobs.retention: Expected `every` or `cron`, not both",
+        "jobs.audit.cron: Expected five fields",
+        f"{file}: retention.policies[1]: max_age: Expected a duration",
+        f"{file}: retention.policies[1]: match: Expected user:*, group:*, all, or the name of one stream",
+        f"{file}: retention.policies[2]: max_ages: no such setting",
+        f"{file}: retention.policies[2]: min_keep: Expected at most max_entries",
+        f"{file}: retention.policies[2]: hold_unread: only inboxes",
+        f"{file}: retention.policies[3]: match: group:* has a policy already",
+        f"{file}: retention.policies[4]: hold_unread: Expected more than max_age",
+        f"{file}: retention.policies[5]: max_bytes: Expected a size",
+        f"{file}: retention.policies[5]: min_keep: there is no max_age",
+    ]
+    assert [line for line, begin in zip(lines, begins, strict=True) if not line.startswith(begin)] == []
+
+
+@pytest.mark.parametrize("content", ["[retention]\npolicies = 3\n", "jobs = 3\n", "[jobs]\nretention = 3\n"])
+def test_a_table_of_another_shape_is_refused(tmp_path: Path, content: str) -> None:
+    [line] = refusal(toml(tmp_path, content))
+    assert "Expected a" in line

@@ -1,4 +1,4 @@
--- redact_v1: take away the body of a message, in both inboxes when it is a direct one. Its number stays.
+-- redact_v2: take away the body of a message, in both inboxes when it is a direct one. Its number stays.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, tag, stream, id, by, only_sender (boolean: refuse unless the message is from `by`),
@@ -38,6 +38,15 @@ local function find_copy(name, id)
   end
 end
 
+-- Keeps what `measure` has measured in step: an entry up to there no longer counts.
+local function take_off(name, id, entry)
+  local measured = redis.call('HMGET', name, 'upto', 'bytes')
+  if not measured[1] or is_above(id, measured[1]) then return end
+  local size = 0
+  for field, value in pairs(entry) do size = size + #field + #value end
+  redis.call('HSET', name, 'bytes', string.format('%.0f', math.max(0, tonumber(measured[2]) - size)))
+end
+
 local function redact(_, args)
   local arg = cmsgpack.unpack(args[1])
   local tags = {[arg.tag] = true}
@@ -59,17 +68,19 @@ local function redact(_, args)
   if not message or message.t ~= 'message' then return {'not_found'} end
   if arg.only_sender and message.f ~= arg.by then return {'not_allowed'} end
 
-  local copies = {{s = here, tag = arg.tag, id = arg.id}}
+  local copies = {{s = here, tag = arg.tag, id = arg.id, entry = message}}
   if arg.other ~= '' then
     local there = state(arg.other_tag, arg.other)
     local id = message.r or find_copy(there.key, arg.id)
-    if id and read(there.key, id) then copies[2] = {s = there, tag = arg.other_tag, id = id} end
+    local copy = id and read(there.key, id)
+    if copy then copies[2] = {s = there, tag = arg.other_tag, id = id, entry = copy} end
   end
 
   local now = now_ms()
   for _, copy in ipairs(copies) do
     local _, number = split(copy.id)
     redis.call('XDEL', copy.s.key, copy.id)
+    take_off(key(copy.tag, 'b', copy.s.name), copy.id, copy.entry)
     redis.call('HSET', key(copy.tag, 'z', copy.s.name), string.format('%.0f', number), cjson.encode({
       id = copy.id, by = arg.by, at = now, sender = message.f or '', to = message.o or '', mid = message.i or '',
     }))
@@ -80,4 +91,4 @@ local function redact(_, args)
   return {'ok', copies[1].told, 1}
 end
 
-redis.register_function{function_name = 'redact_v1', callback = redact, flags = {'allow-oom'}}
+redis.register_function{function_name = 'redact_v2', callback = redact, flags = {'allow-oom'}}

@@ -150,7 +150,7 @@ async def test_leave_and_come_of_two_devices_with_the_calls_swapped_end_the_same
     for device in (phone, laptop):
         await device.wait("message", body="before")
 
-    swapped = proxy.hold_calls("leave_v1", until="join_v1")
+    swapped = proxy.hold_calls("leave_v2", until="join_v2")
     await phone.say(type="leave", ref="leave", group="g")
     await hits(swapped)
     assert (await join(laptop, "g"))["id"] == joined["id"]  # a member still

@@ -13,7 +13,7 @@ from tests.e2e.faults.conftest import StartNodes
 from tests.e2e.faults.kit import insist, mailboxes
 from tests.e2e.kit import numbers, true
 from tests.integration.store.kit import Server
-from tests.integration.wire.kit import join
+from tests.integration.wire.kit import join, leave
 from tests.service import Phone
 
 pytestmark = [
@@ -130,3 +130,17 @@ async def test_a_clock_that_jumps_ahead_ends_mailboxes_early_and_everybody_hears
     assert numbers(bob, "user:bob") == list(range(1, 16))
     assert bob.gaps() == []
     assert bob.closed is alice.closed is None
+
+
+@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "back"])
+async def test_joins_and_leaves_go_on_when_the_clock_is_set(
+    database: Server, clock: Clock, start_nodes: StartNodes, seconds: int
+) -> None:
+    """They carry a span of the database's time, reckoned from the last look at its clock."""
+    [node] = start_nodes("a", beat_s=2, not_ready_s=10, mailbox_ttl_s=20)  # looks every ten seconds
+    bob = await Phone.open(node.url, "bob")
+    await join(bob, "g")
+    await turn(clock, database, seconds)
+    assert (await leave(bob, "g"))["type"] == "left"
+    assert (await join(bob, "g"))["type"] == "joined"
+    assert "store_doubted" not in node.said()

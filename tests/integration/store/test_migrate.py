@@ -65,15 +65,15 @@ async def test_another_run_is_left_to_the_nodes(store: Store, server: Server, ad
 
 async def test_missing_functions_are_loaded_and_others_left_alone(store: Store, server: Server, admin: Admin) -> None:
     admin.function_delete("page_v1")
-    admin.function_load("#!lua name=trim_v1\nredis.register_function('trim_v1', function() return 1 end)", replace=True)
+    admin.function_load("#!lua name=trim_v2\nredis.register_function('trim_v2', function() return 1 end)", replace=True)
     lines = await migrations.up(server.url)
     status = await migrations.status(server.url)
     admin.function_flush()
 
     assert lines[0] == "function page_v1 loaded"
-    assert lines[1].startswith("function trim_v1 on the server has another text")
+    assert lines[1].startswith("function trim_v2 on the server has another text")
     assert "function page_v1: loaded" in status
-    assert "function trim_v1: differs" in status
+    assert "function trim_v2: differs" in status
 
 
 async def test_two_at_once_are_harmless(server: Server, admin: Admin) -> None:

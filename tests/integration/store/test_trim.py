@@ -10,11 +10,16 @@ from tests.integration.store.kit import LAYOUT, Admin, direct, head_of, key_of, 
 pytestmark = pytest.mark.anyio
 
 
+def told(trimmed: Trimmed) -> Trimmed:
+    """What a step did, without how the stream stood before and stands now."""
+    return Trimmed(trimmed.removed, trimmed.floor, trimmed.more)
+
+
 async def test_it_removes_up_to_an_id_and_notes_it(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(5)))
     trimmed = await store.trim("all", ids[2], TrimCause("week", "max_age", run="r1"))
 
-    assert trimmed == Trimmed(removed=3, floor=ids[2], more=False)
+    assert told(trimmed) == Trimmed(removed=3, floor=ids[2], more=False)
     assert numbers_in(admin, "all") == [4, 5]
     [line] = (await store.page("all", ZERO, [], max_entries=9, max_bytes=999)).removals
     assert (line.after, line.to, line.count, line.kind) == (ZERO, ids[2], 3, "trimmed")
@@ -28,7 +33,7 @@ async def test_twice_and_late_change_nothing(store: Store, admin: Admin) -> None
     again = await store.trim("all", ids[2], TrimCause())
     late = await store.trim("all", ids[0], TrimCause())
 
-    assert again == late == Trimmed(removed=0, floor=ids[2], more=False)
+    assert told(again) == told(late) == Trimmed(removed=0, floor=ids[2], more=False)
     assert numbers_in(admin, "all") == [4, 5]
     assert admin.llen(key_of("x", "all")) == 1
 
@@ -40,8 +45,8 @@ async def test_steps_are_bounded_and_share_a_line_within_a_run(store: Store, adm
     second = await store.trim("all", ids[99], cause, limit=50)
     other = await store.trim("all", ids[109], TrimCause("week", "max_age", run="r2"), limit=50)
 
-    assert first == Trimmed(removed=50, floor=ids[49], more=True)
-    assert second == Trimmed(removed=50, floor=ids[99], more=False)
+    assert told(first) == Trimmed(removed=50, floor=ids[49], more=True)
+    assert told(second) == Trimmed(removed=50, floor=ids[99], more=False)
     assert other.removed == 10
     lines = (await store.page("all", ZERO, [], max_entries=9, max_bytes=999)).removals
     assert [(line.after, line.to, line.count, line.run) for line in lines] == [
@@ -55,10 +60,10 @@ async def test_beyond_the_head_counts_as_the_head(store: Store, admin: Admin) ->
     trimmed = await store.trim("all", EntryId(last.ms + 99_999, 99), TrimCause())
     [following] = await send(store, to_all("alice"))
 
-    assert trimmed == Trimmed(removed=3, floor=last, more=False)
+    assert told(trimmed) == Trimmed(removed=3, floor=last, more=False)
     assert following.n == 4
     assert numbers_in(admin, "all") == [4]
-    assert await store.trim("user:nobody", EntryId(5, 5), TrimCause()) == Trimmed(0, ZERO, more=False)
+    assert told(await store.trim("user:nobody", EntryId(5, 5), TrimCause())) == Trimmed(0, ZERO, more=False)
 
 
 async def test_an_id_made_of_a_time_never_becomes_the_floor(store: Store, admin: Admin) -> None:
@@ -67,7 +72,7 @@ async def test_an_id_made_of_a_time_never_becomes_the_floor(store: Store, admin:
     later = await send(store, to_all("alice"))
     trimmed = await store.trim("all", EntryId(ids[1].ms + 500, 0), TrimCause())
 
-    assert trimmed == Trimmed(removed=2, floor=ids[1], more=False)
+    assert told(trimmed) == Trimmed(removed=2, floor=ids[1], more=False)
     assert numbers_in(admin, "all") == [later[0].n]
 
 
@@ -80,7 +85,7 @@ async def test_redactions_below_the_floor_go_too(store: Store, admin: Admin) -> 
     assert admin.hlen(name) == 4
     # 2 and 3 are redacted: the floor passes over them, and the line says that no entry was there.
     passed = await store.trim("user:alice", ids[2], TrimCause())
-    assert passed == Trimmed(removed=0, floor=ids[2], more=False)
+    assert told(passed) == Trimmed(removed=0, floor=ids[2], more=False)
     assert sorted(admin.hkeys(name)) == [b"4", b"7"]
     await store.trim("user:alice", ids[7], TrimCause())
     assert not admin.exists(name)
@@ -90,7 +95,7 @@ async def test_a_deleted_stream_gets_a_floor(store: Store, admin: Admin) -> None
     *_, last = await send(store, *(to_all("alice") for _ in range(3)))
     admin.delete(key_of("s", "all"))
 
-    assert await store.trim("all", last, TrimCause()) == Trimmed(removed=0, floor=last, more=False)
+    assert told(await store.trim("all", last, TrimCause())) == Trimmed(removed=0, floor=last, more=False)
     assert head_of(admin, "all") == last
 
 
@@ -99,7 +104,7 @@ async def test_a_floor_is_never_lowered(store: Store, admin: Admin) -> None:
     admin.hset(key_of("h", "all"), "floor", str(ids[1]))
     trimmed = await store.trim("all", ids[2], TrimCause(), limit=1)
 
-    assert trimmed == Trimmed(removed=1, floor=ids[1], more=True)
+    assert told(trimmed) == Trimmed(removed=1, floor=ids[1], more=True)
 
 
 async def test_the_ledger_is_capped(store: Store, admin: Admin) -> None:

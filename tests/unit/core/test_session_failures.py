@@ -162,7 +162,7 @@ def test_every_frame_that_waits_for_welcome_counts_its_bytes(frame: dict[str, An
 
 def test_nothing_is_left_of_what_has_been_answered() -> None:
     client = opened()
-    client.says(send(1), send(2), join(3), send(4), leave(5), send(6))
+    client.says(send(1), send(2), join(3, "new"), send(4), leave(5), send(6))
     client.stored(1, at(1))
     client.dispatches(1, at(1))
     client.dispatches(2, at(2))

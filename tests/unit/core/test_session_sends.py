@@ -250,7 +250,7 @@ def test_a_join_is_handed_out_and_answered() -> None:
 
 def test_a_join_waits_for_the_sends_before_it_and_holds_back_what_follows() -> None:
     client = opened()
-    client.says(send(1), send(2), join(3), send(4), send(5))
+    client.says(send(1), send(2), join(3, "new"), send(4), send(5))
     assert client.numbers() == [1, 2]
     client.stored(2, at(2))
     assert client.numbers() == []

@@ -11,6 +11,7 @@ from service.core.entries import Page
 from service.core.session import Session
 from service.store import Attached, Beat
 from tests.unit.node.phone import Phone
+from tests.unit.node.stored import Stored
 from tests.unit.node.world import World
 
 Key = tuple[Hashable, ...]
@@ -20,7 +21,8 @@ def standing(world: World) -> Key:
     """See the module."""
     return (
         tuple(world.spent[event] for event in world.model.events),
-        _stored(world),
+        _stored(world, world.stored),
+        None if world.saved is None else _stored(world, world.saved),
         tuple((call.name, call.is_carried_out, _answer(call.result)) for call in world.door.calls),
         tuple(call.name for call in world.door.late),
         _node(world),
@@ -37,8 +39,8 @@ def _ranks(tokens: Iterable[int]) -> dict[int, int]:
     return {token: rank for rank, token in enumerate(sorted(set(tokens)))}
 
 
-def _stored(world: World) -> Key:
-    stored, next_beat = world.stored, world.node.reader.next_beat
+def _stored(world: World, stored: Stored) -> Key:
+    next_beat = world.node.reader.next_beat
     in_registers = [token for stream in stored.streams.values() for token in stream.register.values()]
     ranks = _ranks([*in_registers, *(token for call in world.door.late for token in call.tokens)])
     return (

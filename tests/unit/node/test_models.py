@@ -24,6 +24,7 @@ import pytest
 from service.core.delivery import Track
 from service.core.paging import _Laying
 from service.core.session import Session
+from service.node import Node
 from service.node.attach import Attachments
 from service.node.pages import Pages
 from service.node.reader import Reader
@@ -88,6 +89,14 @@ MODELS = {
         events={"a joins": 1, "a leaves": 1, "others write group:g": 1},
         **{**IN_GROUP, "members": "z"},
         slow=frozenset({"join", "leave", "page", "attach"}),
+    ),
+    "leaves and joins again": Model(
+        events={"a leaves": 1, "a joins": 1, "a acknowledges": 1, "others write group:g": 1},
+        **IN_GROUP,
+        slow=frozenset({"join", "page"}),
+    ),
+    "joins again while it reads": Model(
+        events={"others leave a": 1, "a joins": 1, "a stalls": 1}, **IN_GROUP, slow=frozenset({"join", "page"}), page=1
     ),
     "the server comes back with less": Model(
         events={"others write all": 2, "server saves": 1, "server restarts": 1}, **ALONE
@@ -221,7 +230,7 @@ RULES = (
         "who falls behind is answered at once",
         Session,
         "fell_behind",
-        "self._answer(pending, pending.answer, wait=False)",
+        "self._release(stream, self._passed(stream))",
         "pass",
         "own messages of one who stalls",
     ),
@@ -232,6 +241,38 @@ RULES = (
         "if pending is None or stream != pending.stream:",
         "if True:",
         "own messages",
+    ),
+    Rule(
+        "the answer to a joining waits for the end of the membership before",
+        Session,
+        "joined",
+        "passed is not None and passed < entry",
+        "False",
+        "leaves and joins again",
+    ),
+    Rule(
+        "with the answer to a joining the group is followed",
+        Node,
+        "unfollow",
+        "if begins is not None:",
+        "if False:",
+        "leaves and joins again",
+    ),
+    Rule(
+        "who falls behind is told of a joining where it begins",
+        Session,
+        "_release",
+        "is_above and",
+        "False and",
+        "joins again while it reads",
+    ),
+    Rule(
+        "a page that passes a joining has it answered",
+        Pages,
+        "feed",
+        "connection.session.passed_on(stream)",
+        "pass",
+        "joins again while it reads",
     ),
     Rule(
         "a group's entries end with the membership",

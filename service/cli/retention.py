@@ -1,0 +1,305 @@
+"""`waypost retention plan|run|log`: what retention would do, do it now, and what it did."""
+
+import argparse
+import asyncio
+import functools
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service import log
+from service.cli import store
+from service.config import Settings
+from service.core.names import parse_stream
+from service.core.retention import duration_text
+from service.errors import WaypostError
+
+if TYPE_CHECKING:
+    from service.store import JobReport, Store
+    from service.trimming import Plan, PolicyPlan, StreamPlan
+
+EXIT_REFUSED = 1
+REPORTS_LOOKED_AT = 1000  # all that are kept, of all jobs
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `retention`."""
+    parser = subparsers.add_parser(
+        "retention",
+        help="what retention would remove, remove it now, or look at what it did",
+        description="Policies stand in the settings file (docs/operations.md). `waypost worker` carries them out.",
+    )
+    actions = parser.add_subparsers(metavar="plan|run|log", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    store.add_argument(shared)
+    shared.add_argument("--json", action="store_true", help="print JSON")
+
+    what = argparse.ArgumentParser(add_help=False)
+    what.add_argument("--stream", action="append", type=_stream, metavar="NAME", help="only this stream (repeatable)")
+    what.add_argument(
+        "--max-unread-lost",
+        type=_number,
+        metavar="N",
+        help="refuse when more than N messages that a device has not acknowledged would be lost",
+    )
+
+    plan = actions.add_parser(
+        "plan",
+        parents=[shared, what],
+        help="what a run would remove now; changes nothing",
+        description="What a run would remove now, by policy and for the worst streams: entries, bytes, and what "
+        "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
+    )
+    plan.set_defaults(run=run_plan)
+    run = actions.add_parser(
+        "run",
+        parents=[shared, what],
+        help="carry out the policies now",
+        description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
+        "refused, busy, or failed.",
+    )
+    run.set_defaults(run=run_run)
+    history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
+    history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
+    history.set_defaults(run=run_log)
+
+
+def _stream(text: str) -> str:
+    try:
+        parse_stream(text)
+    except WaypostError as error:
+        raise argparse.ArgumentTypeError(error.detail) from error
+    return text
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number from 0 on: {text!r}")
+    return int(text)
+
+
+def run_plan(args: argparse.Namespace, settings: Settings) -> int:
+    """Print the plan. 1: refused, or the store is out of reach."""
+    log.set_up(settings.log_level)
+    url = store.find(args, settings)
+    if url is None:
+        return 1
+    try:
+        made = asyncio.run(_plan(url, settings, args.stream))
+    except WaypostError as error:
+        print(f"waypost: {error.detail}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(_json(made))
+    else:
+        print("\n".join(_told(made)))
+    return _refused(made, args.max_unread_lost)
+
+
+async def _plan(url: str, settings: Settings, streams: Sequence[str] | None) -> "Plan":
+    from service.trimming import plan  # noqa: PLC0415 - see service/cli
+
+    async with _open(url, settings) as opened:
+        return await plan(opened, settings.retention, streams)
+
+
+@asynccontextmanager
+async def _open(url: str, settings: Settings) -> "AsyncIterator[Store]":
+    from service.store import Store, StoreOptions  # noqa: PLC0415 - see service/cli
+
+    opened = await Store.connect(url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
+    try:
+        await opened.check_server()
+        yield opened
+    finally:
+        await opened.close()
+
+
+def run_run(args: argparse.Namespace, settings: Settings) -> int:
+    """Trim now, and print the report. 1: refused, busy, failed, or the store is out of reach."""
+    log.set_up(settings.log_level)
+    url = store.find(args, settings)
+    if url is None:
+        return 1
+    from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
+    from workers import retention  # noqa: PLC0415
+    from workers.runs import Lost  # noqa: PLC0415
+
+    work = functools.partial(retention.run_on, streams=args.stream) if args.stream else None
+    settings = msgspec.structs.replace(settings, redis_url=url)
+    try:
+        if args.max_unread_lost is not None:
+            refusal = _refused(asyncio.run(_plan(url, settings, args.stream)), args.max_unread_lost)
+            if refusal:
+                return refusal
+        report = asyncio.run(workers.once(settings, "retention", work))
+    except WaypostError as error:
+        print(f"waypost: {error.detail}", file=sys.stderr)
+        return 1
+    except (workers.JobBusy, Lost):
+        print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
+        return 1
+    print(_json(report) if args.json else "\n".join(_report_lines([report])))
+    return 0 if report.state == "done" else 1
+
+
+def run_log(args: argparse.Namespace, settings: Settings) -> int:
+    """Print reports of past runs. 1: the store is out of reach."""
+    log.set_up(settings.log_level)
+    url = store.find(args, settings)
+    if url is None:
+        return 1
+    try:
+        reports = asyncio.run(_reports(url, settings, args.limit))
+    except WaypostError as error:
+        print(f"waypost: {error.detail}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(_json(reports))
+    else:
+        print("\n".join(_report_lines(reports)) if reports else "no run yet")
+    return 0
+
+
+async def _reports(url: str, settings: Settings, limit: int) -> "list[JobReport]":
+    async with _open(url, settings) as opened:
+        reports = await opened.job_reports(REPORTS_LOOKED_AT)
+    return [report for report in reports if report.name == "retention"][:limit]
+
+
+def _json(made: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(made)).decode()
+
+
+def _refused(made: "Plan", most: int | None) -> int:
+    """0 when no more would be lost than may be, else 1, and why on standard error."""
+    if most is None or (made.unread_messages <= most and made.is_unread_whole):
+        return 0
+    at_least = "" if made.is_unread_whole else "at least "
+    print(
+        f"waypost: refused: {at_least}{made.unread_messages} unread messages would be lost to "
+        f"{_count(made.unread_devices, 'device')}; --max-unread-lost allows {most}",
+        file=sys.stderr,
+    )
+    return EXIT_REFUSED
+
+
+# --- how plans and reports are told ---
+
+
+def _report_lines(reports: "Sequence[JobReport]") -> list[str]:
+    head = ["began", "state", "took", "streams", "trimmed", "entries", "bytes", "unread lost", "oldest kept", "errors"]
+    rows = []
+    for report in reports:
+        at_least = "" if report.is_unread_whole else "at least "
+        rows.append(
+            [
+                _time(report.started_ms),
+                report.state,
+                f"{report.duration_ms / 1000:.1f}s",
+                str(report.streams_seen),
+                str(report.streams_trimmed),
+                str(report.entries_removed),
+                _size(report.bytes_removed),
+                f"{at_least}{report.unread_removed}",
+                "nothing" if report.oldest_kept_ms is None else _time(report.oldest_kept_ms),
+                str(report.errors_count),
+            ]
+        )
+    return [*_table(head, rows), *(f"error: {error}" for report in reports for error in report.errors)]
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _told(made: "Plan") -> list[str]:
+    lines = [f"plan of {_time(made.at_ms)}: {_count(made.streams, 'stream')} looked at; nothing was changed", ""]
+    lines += _table(
+        ["policy", "streams", "to trim", "entries", "bytes", "unread lost", "oldest kept", "may be away", "from"],
+        [_policy_row(policy) for policy in made.policies],
+    )
+    if made.worst:
+        lines += ["", "streams that lose most:"]
+        lines += _table(
+            ["stream", "policy", "entries", "bytes", "unread lost", "oldest kept", "may be away", "by"],
+            [_stream_row(one) for one in made.worst],
+        )
+    lines.append("")
+    at_least = "" if made.is_unread_whole else "at least "
+    lines.append(
+        f"a run now would remove {_count(made.entries, 'entry')} of {_size(made.size)}; "
+        f"{at_least}{_count(made.unread_messages, 'unread message')} would be lost for good"
+    )
+    return lines
+
+
+def _policy_row(policy: "PolicyPlan") -> list[str]:
+    return [
+        policy.policy,
+        str(policy.streams),
+        str(policy.to_trim),
+        str(policy.entries),
+        _size(policy.size),
+        _unread(policy.unread_messages, policy.unread_devices),
+        _age(policy.oldest_age_s, "nothing"),
+        _age(policy.horizon_s, "for ever" if policy.oldest_age_s is not None else "-"),
+        policy.source,
+    ]
+
+
+def _stream_row(one: "StreamPlan") -> list[str]:
+    limits = ", ".join(f"{limit}: {entries}" for limit, entries in one.limits.items())
+    return [
+        one.stream,
+        one.policy,
+        str(one.entries),
+        _size(one.size),
+        _unread(one.unread_messages, one.unread_devices),
+        _age(one.oldest_age_s, "nothing"),
+        _age(one.horizon_s, "for ever" if one.oldest_age_s is not None else "-"),
+        limits + ("; unread is held" if one.is_held else ""),
+    ]
+
+
+def _unread(messages: int, devices: int) -> str:
+    return f"{messages} ({_count(devices, 'device')})" if messages else "0"
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _size(size: int) -> str:
+    for unit, unit_bytes in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size >= unit_bytes:
+            return f"{size / unit_bytes:.1f} {unit}"
+    return f"{size} B"
+
+
+def _age(seconds: float | None, otherwise: str) -> str:
+    """An age in its two largest units, so that 89,000 s reads as a day and not as 89000s."""
+    if seconds is None:
+        return otherwise
+    whole = int(seconds)
+    for unit_s in (86_400, 3600, 60):
+        if whole >= 10 * unit_s:
+            return duration_text(whole - whole % unit_s)
+        if whole >= unit_s:
+            rest = whole % unit_s
+            smaller = {86_400: 3600, 3600: 60, 60: 1}[unit_s]
+            rest -= rest % smaller
+            return duration_text(whole - whole % unit_s) + (duration_text(rest) if rest else "")
+    return f"{whole}s"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]

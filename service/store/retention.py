@@ -1,0 +1,221 @@
+"""Retention: trimming, looking at what a trim would do, measuring, and who has not read what goes."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+import msgspec
+
+from service.core.entries import Stretch
+from service.core.names import EntryId, group_of, parse_stream
+from service.core.retention import Cut, Hold
+from service.store import decode, keys
+from service.store.context import Context
+from service.store.records import Survey, TrimCause, Trimmed, Unread
+
+MEASURE_TTL_S = 7 * 86_400  # a measure that nobody goes on with is of a policy that is no more
+_USERS_AT_A_TIME = 100  # of whom devices are asked for in one pipeline: a few hundred short reads
+
+
+def _hold(hold: Hold | None) -> dict[str, object] | None:
+    return None if hold is None else {"user": hold.user, "upto": str(hold.upto), "idle_before": hold.idle_before}
+
+
+async def trim(
+    context: Context,
+    stream: str,
+    upto: EntryId | None,
+    cause: TrimCause,
+    *,
+    keep: int,
+    keep_bytes: int | None,
+    hold: Hold | None,
+    limit: int,
+) -> Trimmed:
+    """See `Store.trim`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "upto": "" if upto is None else str(upto),
+        "limit": limit,
+        "keep": keep,
+        "keep_bytes": -1 if keep_bytes is None else keep_bytes,
+        "hold": _hold(hold),
+        "kind": cause.kind,
+        "policy": cause.policy,
+        "limit_name": cause.limit,
+        "run": cause.run,
+        "lease": cause.lease,
+        "token": cause.token,
+    }
+    removed, floor, more, size, is_held, before, oldest = await context.call("trim", arg)
+    return Trimmed(
+        removed,
+        decode.entry_id(floor),
+        more == 1,
+        size,
+        is_held == 1,
+        decode.entry_id(before),
+        _id_or_none(oldest),
+    )
+
+
+async def ripe(context: Context, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+    """See `Store.ripe`."""
+    rows = []
+    for stream, cuts in streams.items():
+        ages = [cut.upto for cut in cuts if cut.upto is not None]
+        counts = [cut.keep for cut in cuts if cut.upto is None and cut.keep_bytes is None]
+        sizes = [cut.keep_bytes for cut in cuts if cut.keep_bytes is not None]
+        rows.append(
+            {
+                "tag": context.layout.tag(stream),
+                "stream": stream,
+                "upto": str(max(ages)) if ages else "",
+                "entries": min(counts, default=-1),
+                "bytes": min(sizes, default=-1),
+            }
+        )
+    if not rows:
+        return []
+    [found] = await context.call("ripe", {"epoch": context.epoch, "streams": rows}, is_write=False)
+    return [
+        (stream, is_ripe == 1, _id_or_none(oldest)) for stream, (is_ripe, oldest) in zip(streams, found, strict=True)
+    ]
+
+
+async def survey(
+    context: Context,
+    stream: str,
+    upto: EntryId | None,
+    *,
+    keep: int,
+    over: int | None,
+    hold: Hold | None,
+    after: EntryId | None,
+    skipped: int,
+    limit: int,
+) -> Survey:
+    """See `Store.survey`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "after": "" if after is None else str(after),
+        "skipped": skipped,
+        "upto": "" if upto is None else str(upto),
+        "limit": limit,
+        "keep": keep,
+        "hold": _hold(hold),
+        "over": -1 if over is None else over,
+    }
+    entries, size, last, more, is_held, stands = await context.call("survey", arg, is_write=False)
+    head, floor, length, oldest, measured_upto, measured, now = stands
+    return Survey(
+        entries=entries,
+        size=size,
+        last=_id_or_none(last),
+        more=more == 1,
+        is_held=is_held == 1,
+        head=decode.entry_id(head),
+        floor=decode.entry_id(floor),
+        length=length,
+        oldest=_id_or_none(oldest),
+        measured_upto=_id_or_none(measured_upto),
+        measured=int(measured),
+        now_ms=int(now),
+    )
+
+
+def _id_or_none(raw: bytes) -> EntryId | None:
+    return decode.entry_id(raw) if raw else None
+
+
+async def measure(context: Context, stream: str, *, limit: int) -> tuple[int, bool]:
+    """See `Store.measure`."""
+    arg = {
+        "epoch": context.epoch,
+        "tag": context.layout.tag(stream),
+        "stream": stream,
+        "limit": limit,
+        "ttl": MEASURE_TTL_S,
+    }
+    size, more = await context.call("measure", arg)
+    return int(size), more == 1
+
+
+async def unread(
+    context: Context, stream: str, after: EntryId, to: EntryId, *, idle_before: int, devices_max: int
+) -> Unread:
+    """See `Store.unread`."""
+    devices = messages = asked = 0
+    async for users in _audience(context, stream):
+        for stretches, offset in await _offsets(context, stream, users, idle_before):
+            if asked == devices_max:
+                return Unread(devices, messages, asked, is_whole=False)
+            asked += 1
+            lacking = sum(
+                max(0, min(to, stretch.left or to).n - max(after, offset, stretch.joined).n) for stretch in stretches
+            )
+            devices += lacking > 0
+            messages += lacking
+    return Unread(devices, messages, asked, is_whole=True)
+
+
+_EVER = (Stretch(EntryId(0, 0)),)
+
+
+async def _audience(context: Context, stream: str) -> AsyncIterator[list[tuple[str, tuple[Stretch, ...]]]]:
+    """Whoever a stream is for, some at a time, with the stretches that are theirs. Somebody may come twice."""
+    kind, name = parse_stream(stream)
+    if kind == "user":
+        yield [(name, _EVER)]
+        return
+    cursor = 0
+    group = group_of(stream)
+    while True:
+        found: list[tuple[str, tuple[Stretch, ...]]]
+        if group is not None:
+            key = context.layout.group(group)
+            raw_cursor, fields = await context.link.call(
+                "HSCAN", key, cursor, "COUNT", _USERS_AT_A_TIME, is_write=False
+            )
+            records = zip(fields[0::2], fields[1::2], strict=True)
+            found = [(user.decode(), decode.stretches(record)) for user, record in records if not user.startswith(b"/")]
+        else:
+            raw_cursor, names = await context.link.call(
+                "SCAN", cursor, "MATCH", keys.every("d"), "COUNT", 10 * _USERS_AT_A_TIME, is_write=False
+            )
+            found = [(keys.name_in(raw), _EVER) for raw in names]
+        yield found
+        cursor = int(raw_cursor)
+        if cursor == 0:
+            return
+
+
+async def _offsets(
+    context: Context, stream: str, users: Iterable[tuple[str, tuple[Stretch, ...]]], idle_before: int
+) -> list[tuple[tuple[Stretch, ...], EntryId]]:
+    """For each device that is not idle and has an offset of the stream: what is its user's, and the offset."""
+    audience = list(users)
+    layout = context.layout
+    listed = await context.read([("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user, _ in audience])
+    found = [
+        (layout.offsets(user, device.decode()), stretches)
+        for (user, stretches), devices in zip(audience, listed, strict=True)
+        for device, record in zip(devices[0::2], devices[1::2], strict=True)
+        if not _is_idle(record, idle_before)
+    ]
+    stored = await context.read([("HGET", key, stream) for key, _ in found])
+    return [
+        (stretches, decode.entry_id(raw.split(b" ", 1)[0]))
+        for (_, stretches), raw in zip(found, stored, strict=True)
+        if raw is not None
+    ]
+
+
+def _is_idle(record: bytes, idle_before: int) -> bool:
+    """Whether a device was seen last before that; one whose record cannot be read counts as there."""
+    try:
+        return bool(msgspec.json.decode(record)["last"] < idle_before)
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return False
