@@ -1,10 +1,10 @@
 """`/v1/streams/{stream}/messages`: looking into the history of a stream, and taking a message away."""
 
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Raw
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +16,6 @@ from service.core.names import parse_id
 from service.errors import WaypostError
 from service.node.history import history_frame
 
-_KEPT = ("with", "limit", "user")  # of a query, in the links to what comes before and after
 _DIGITS_MAX = 20  # of a number; those that no stream reaches are all alike
 
 
@@ -57,7 +56,9 @@ async def read(request: Request) -> Response:
     found = await request.app.state.node.histories.read(principal.user, question)
     told = history_frame(stream, found)
     values = {name: getattr(told, name) for name in told.__struct_fields__ if name != "ref"}
-    return _json(Messages(**values, next=_next(stream, query, found), prev=_prev(stream, query, found)))
+    kept = ("with", "limit", *(("user",) if request.app.state.settings.dev else ()))  # a token is in no link
+    said = {name: query[name] for name in kept if name in query}
+    return _json(Messages(**values, next=_next(stream, said, found), prev=_prev(stream, said, found)))
 
 
 async def redact(request: Request) -> Response:
@@ -96,24 +97,23 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _next(stream: str, query: QueryParams, found: History) -> str | None:
+def _next(stream: str, said: Mapping[str, str], found: History) -> str | None:
     """Where what comes after is found, None when nothing does. Where no entry is shown, a number says it: nobody knows
     the id of what lies in a gap.
     """
     if found.found_newest:
         return None
     is_shown = found.entries and found.entries[-1].id == found.last
-    return _link(stream, query, "after", str(found.last if is_shown else found.high.n))
+    return _link(stream, said, "after", str(found.last if is_shown else found.high.n))
 
 
-def _prev(stream: str, query: QueryParams, found: History) -> str | None:
+def _prev(stream: str, said: Mapping[str, str], found: History) -> str | None:
     """Where what comes before is found, in the same way."""
     if found.found_oldest:
         return None
     is_shown = found.entries and found.entries[0].id == found.first
-    return _link(stream, query, "before", str(found.first if is_shown else found.low.n + 1))
+    return _link(stream, said, "before", str(found.first if is_shown else found.low.n + 1))
 
 
-def _link(stream: str, query: QueryParams, side: str, anchor: str) -> str:
-    kept = {name: query[name] for name in _KEPT if name in query}
-    return f"/v1/streams/{quote(stream, safe=':')}/messages?{urlencode({side: anchor, **kept}, safe=':')}"
+def _link(stream: str, said: Mapping[str, str], side: str, anchor: str) -> str:
+    return f"/v1/streams/{quote(stream, safe=':')}/messages?{urlencode({side: anchor, **said}, safe=':')}"

@@ -48,7 +48,7 @@ class Anchor(msgspec.Struct, frozen=True):
             return "id", at if self.side == "after" else below(at)
         if isinstance(at, Moment):
             ms = at.floor if self.side == "after" else (at.ceil if self.side == "before" else at.floor) - 1
-            return ("ms", ms) if ms >= 0 else ("id", ZERO)
+            return "ms", max(ms, 0)
         return "n", at if self.side == "after" else max(at - 1, 0)
 
 

@@ -111,14 +111,14 @@ def answer(past: Past, user: str, question: Question) -> History:
     """What `past`, which was read for `question`, means for `user`. Raises `bad_anchor`."""
     start, end = _bounds(past)
     _check(past, question, end)
-    low = (past.low or ZERO) if question.back else past.split
-    high = (past.high or end) if question.is_forward else past.split
-    high = max(min(high, end), ZERO)
+    split = _split(past)
+    low = (past.low or ZERO) if question.back else split
+    high = min(past.high or end, end) if question.is_forward else min(split, end)
     page = _page(past, user, question.stream, low, high)
-    items = _Cut(lay(page, user).items, user, question)
-    low, high = items.bounds(past.split, low, high)
-    kept = items.kept
-    shown = [item for item in kept if isinstance(item, Entry) and items.is_wanted(item)]
+    cut = _Cut(lay(page, user).items, user, question)
+    low, high = cut.fit(split, low, high)
+    kept = cut.kept
+    shown = [item for item in kept if isinstance(item, Entry) and cut.is_wanted(item)]
     return History(
         entries=tuple(shown),
         gaps=tuple(item for item in kept if isinstance(item, Gap)),
@@ -149,6 +149,14 @@ def _bounds(past: Past) -> tuple[EntryId, EntryId]:
     return below(stretches[0].joined), stretches[-1].left or past.head
 
 
+def _split(past: Past) -> EntryId:
+    """Where the split lies. The store makes up the ms of a number whose entry is gone, from entries that exist and from
+    memberships; it is not lower than that of what was redacted below.
+    """
+    redacted = (redaction.id for redaction in past.redactions.values())
+    return EntryId(max([past.split.ms, *(entry.ms for entry in redacted if entry.n <= past.split.n)]), past.split.n)
+
+
 def _check(past: Past, question: Question, head: EntryId) -> None:
     """Raises `bad_anchor` for what is no place in this stream: above the head, or of another history."""
     at, side = question.anchor.at, question.anchor.side
@@ -167,7 +175,15 @@ def _check(past: Past, question: Question, head: EntryId) -> None:
 
 
 def _is_foreign(past: Past, stream: str, at: EntryId, head: EntryId) -> bool:
-    """Whether an id contradicts the stream. Of ids that are not the user's nothing is told."""
+    """Whether an id contradicts the stream: its number and its ms stand to another id as they cannot. Of ids that are
+    not the user's nothing is told, so these are compared with the user's own memberships alone.
+    """
+    known = [redaction.id for redaction in past.redactions.values()]
+    known += [
+        bound for stretch in past.stretches or () for bound in (stretch.joined, stretch.left) if bound is not None
+    ]
+    if any((entry < at) != (entry.n < at.n) for entry in known if entry.n != at.n):
+        return True
     if past.stretches is not None and not is_of(past.stretches, at):
         return False
     following = () if past.after is None else (Entry(past.after, "", "", ""),)
@@ -209,30 +225,34 @@ class _Cut:
         went = entry.sender == self._user and entry.to == user_stream(question.partner)
         return entry.type == "message" and (came or went)
 
-    def bounds(self, split: EntryId, low: EntryId, high: EntryId) -> tuple[EntryId, EntryId]:
+    def fit(self, split: EntryId, low: EntryId, high: EntryId) -> tuple[EntryId, EntryId]:
         """Keeps what fits; returns where it begins and ends then."""
         question = self._question
         down = [item for item in self._items if _last(item) <= split]
-        up = self._items[len(down) :]
-        down, is_cut = self._take(list(reversed(down)), question.back)
+        up = list(self._items[len(down) :])
+        down, is_cut = self._take([*reversed(down)], question.back)
         if is_cut:
             low = below(_first(down[-1])) if down else split
         taken = sum(isinstance(item, Entry) and self.is_wanted(item) for item in down)
-        up_kept, is_cut = self._take(list(up), question.limit - taken)
+        up, is_cut = self._take(up, question.limit - taken)
         if is_cut:
-            high = _last(up_kept[-1]) if up_kept else split
-        self.kept = [*reversed(down), *up_kept]
+            high = _last(up[-1]) if up else split
+        self.kept = [*reversed(down), *up]
         return low, high
 
     def _take(self, items: list[Entry | Gap], most: int) -> tuple[list[Entry | Gap], bool]:
-        """The items up to the last wanted entry that fits, and whether another one follows."""
-        count = 0
+        """The items up to the last entry before more than `most` are wanted, and whether any are left.
+
+        A gap after that entry is told by the next answer, with what follows it.
+        """
+        kept = count = 0
         for at, item in enumerate(items):
-            if isinstance(item, Entry) and self.is_wanted(item):
-                if count == most:
-                    wanted = [n for n in range(at) if isinstance(items[n], Entry)]
-                    return items[: wanted[-1] + 1] if wanted else [], True
-                count += 1
+            if isinstance(item, Entry):
+                if self.is_wanted(item):
+                    if count == most:
+                        return items[:kept], True
+                    count += 1
+                kept = at + 1
         return items, False
 
 

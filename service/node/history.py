@@ -57,11 +57,13 @@ class Histories:
     async def _answer_all(self, connection: Connection) -> None:
         try:
             while (waiting := self._waiting.get(connection)) and connection.has_room():
-                command = waiting.popleft()
-                answer = await self._answer(connection.user, command)
+                answer = await self._answer(connection.user, waiting.popleft())
                 if not connection.is_closed:
                     connection.session.looked_back(answer)
                     connection.flush()
+        except Exception as error:  # noqa: BLE001 - a bug: the client comes back, and asks again
+            self._node.log.error("history_failed", traceback=error, connection=connection.number)
+            connection.break_off()
         finally:
             self._answering.discard(connection)
             if not self._waiting.get(connection):
@@ -76,7 +78,7 @@ class Histories:
     # -- for everybody -------------------------------------------------------------------------------------------------
 
     async def read(self, user: str, question: Question) -> History:
-        """What `user` is answered. Raises `bad_anchor`, `not_member`, `unavailable`, `internal`."""
+        """What `user` is answered. Raises `bad_anchor`, `not_member`, `unavailable`."""
         if not self._node.fence.is_open:
             raise Unavailable
         if self._unanswered >= self._limits.node_unanswered_sends:  # they are small, but they wait like sends
@@ -90,9 +92,6 @@ class Histories:
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             raise problem.for_client() from problem
-        except Exception as error:
-            self._node.log.error("history_failed", traceback=error, stream=question.stream)
-            raise WaypostError("internal") from error
         finally:
             self._unanswered -= 1
         return history.answer(past, user, question)
@@ -101,22 +100,20 @@ class Histories:
         """Takes away the body of a message that `user` sent, in a stream that the user may look into.
 
         Returns the id of the `redacted` entry, None when it was redacted before. May be repeated. Raises `not_member`
-        for a group that the user never was in, `not_found`, `not_allowed`, `unavailable`, `uncertain`, `internal`.
+        for a group that the user never was in, `not_found`, `not_allowed`, `unavailable`, `uncertain`.
         """
         if not self._node.fence.is_open:
             raise Unavailable
         try:
-            await self._check_is_theirs(user, stream, entry)
-            told = await self._store.redact(stream, entry, user, only_sender=True)
+            async with self._in_flight:
+                await self._check_is_theirs(user, stream, entry)
+                told = await self._store.redact(stream, entry, user, only_sender=True)
         except Uncertain as problem:
             self._node.out_of_reach(problem)
             raise WaypostError("uncertain", "no answer from the store; may be redacted", retry=True) from problem
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             raise problem.for_client() from problem
-        except Exception as error:
-            self._node.log.error("redaction_failed", traceback=error, stream=stream)
-            raise WaypostError("internal") from error
         if told is not None:
             self._node.sends.note(stream, told)
         return told

@@ -5,13 +5,9 @@
 local STEP = 32                -- entries read at a time: a page of large bodies is not read whole only to be cut
 local NUMBERS_MAX = 100000     -- numbers asked for one by one; where more lie within a range, all redactions are read
 
-local function number_of(id)
-  local _, n = split(id)
-  return n
-end
+local function number_of(id) return (select(2, split(id))) end
 
--- A bound just below an entry.
-local function below(id)
+local function below(id)  -- a bound just below an entry
   local ms, n = split(id)
   return join_id(ms, n - 1)
 end
@@ -70,23 +66,29 @@ local function find_number(name, n, floor, high)
   return join_id(low, n)
 end
 
--- The last entry of a millisecond or of those before it; the floor where all of them are gone.
-local function find_time(name, ms, floor)
-  local entry = redis.call('XREVRANGE', name, string.format('%.0f', ms), '-', 'COUNT', 1)[1]
-  if entry then return entry[1] end
-  return split(floor) <= ms and floor or '0-0'
+-- Where a stream is split: at an id, at a number, or at the last entry up to a millisecond; at most at the head.
+local function find_split(name, arg, floor, head, ranges)
+  local at, head_ms, head_n = arg.at, split(head)
+  if arg.by == 'id' then return is_above(at, head) and head or at end
+  if at >= (arg.by == 'n' and head_n or head_ms) then return head end
+  if arg.by == 'ms' then
+    local entry = redis.call('XREVRANGE', name, string.format('%.0f', at), '-', 'COUNT', 1)[1]
+    if entry then return entry[1] end
+    -- Among what was trimmed nobody knows the place of a time: all of it is told as gone, whichever way one looks.
+    return (arg.back > 0 or split(floor) <= at) and floor or '0-0'
+  end
+  -- The ms of a number whose entry is gone is made up, but not below that of a bound of membership up to there.
+  local ms, n = split(find_number(name, at, floor, head_ms))
+  for _, range in ipairs(ranges) do
+    for _, bound in ipairs(range) do
+      local bound_ms, bound_n = split(bound)
+      if bound_n <= n then ms = math.max(ms, bound_ms) end
+    end
+  end
+  return join_id(ms, n)
 end
 
--- Where a stream is split: at an id, at number `at`, or at the last entry up to millisecond `at`; at most at the head.
-local function find_split(name, by, at, floor, head)
-  local head_ms, head_n = split(head)
-  if by == 'n' then return at >= head_n and head or find_number(name, at, floor, head_ms) end
-  if by == 'ms' then return at >= head_ms and head or find_time(name, at, floor) end
-  return is_above(at, head) and head or at
-end
-
--- What tells an id of this history from one of another: the last entry at or below it, the next one, and what was
--- redacted under its number (each nil for none).
+-- What tells an id of another history: the last entry up to it, the next one, the redaction of its number (or nil).
 local function neighbours_of(name, id, redactions)
   local before = redis.call('XREVRANGE', name, id, '-', 'COUNT', 1)[1]
   local after = redis.call('XRANGE', name, '(' .. id, '+', 'COUNT', 1)[1]
@@ -94,8 +96,7 @@ local function neighbours_of(name, id, redactions)
   return {before and before[1] or false, after and after[1] or false, redaction}
 end
 
--- An entry's fields by name, and the bytes of their values.
-local function fields_of(entry)
+local function fields_of(entry)  -- by name, and the bytes of their values
   local fields, size = {}, 0
   for i = 1, #entry[2], 2 do
     fields[entry[2][i]] = entry[2][i + 1]

@@ -83,10 +83,10 @@ local function history(_, args)
   if group and not record then return {'not_member'} end
   local head, floor, lost = bounds(arg.tag, arg.stream)
 
-  local at = find_split(name, arg.by, arg.at, floor, head)
+  local ranges = ranges_of(name, record, arg.user, head)
+  local at = find_split(name, arg, floor, head, ranges)
   local neighbours = arg.check ~= '' and neighbours_of(name, arg.check, key(arg.tag, 'z', arg.stream)) or {}
 
-  local ranges = ranges_of(name, record, arg.user, head)
   local nothing = {entries = {}, redactions = {}, shown = 0, bytes = 0}
   local back, forward = nothing, nothing
   if arg.back > 0 then

@@ -234,6 +234,9 @@ async def test_what_was_trimmed_is_a_gap_with_its_cause_never_an_empty_answer(st
     assert gaps(await look(store, after=ids[3])) == []
     early = await look(store, after=rfc3339(ids[0].ms - 1000), limit=2)
     assert (numbers(early), gaps(early)) == ([5, 6], [(0, 4, "trimmed")])
+    for time in ("1970-01-01T00:00:00Z", rfc3339(ids[0].ms - 1000)):  # where in it a time lies nobody knows any more
+        before = await look(store, before=time)
+        assert (numbers(before), gaps(before), ends(before)) == ([], [(0, 4, "trimmed")], (True, False))
     with pytest.raises(WaypostError, match="bad_anchor"):
         await look(store, after=EntryId(ids[3].ms + 10**6, 2))
 
@@ -324,6 +327,12 @@ async def test_a_gap_is_told_within_the_stretches_alone(store: Store) -> None:
 
     found = await look(store, "group:g", "bob")
     assert (numbers(found), gaps(found), ends(found)) == ([8, 9], [(5, 7, "trimmed")], (True, True))
+    assert gaps(await look(store, "group:g", "bob", after=6, limit=1)) == [(6, 7, "trimmed")]
+    assert gaps(await look(store, "group:g", "bob", before=7)) == [(5, 6, "trimmed")]
+    for n in (3, 6):
+        found = await look(store, "group:g", "bob", around=n, limit=1)
+        assert (numbers(found), gaps(found)) == ([8], [(5, 7, "trimmed")])
+    assert gaps(await look(store, "group:g", "bob", before=5)) == []
     assert gaps(await look(store, "group:g", "alice")) == [(1, 7, "trimmed")]
 
 

@@ -132,8 +132,8 @@ def test_no_anchor_is_the_newest_and_two_are_none() -> None:
         (Anchor("before", Moment(8, 9)), ("ms", 8)),
         (Anchor("before", Moment(8, 8)), ("ms", 7)),
         (Anchor("around", Moment(8, 8)), ("ms", 7)),
-        (Anchor("around", Moment(0, 0)), ("id", ZERO)),
-        (Anchor("after", Moment(-5, -5)), ("id", ZERO)),
+        (Anchor("around", Moment(0, 0)), ("ms", 0)),
+        (Anchor("after", Moment(-5, -5)), ("ms", 0)),
     ],
 )
 def test_where_an_anchor_splits_the_stream(anchor: Anchor, split: tuple[str, EntryId | int]) -> None:
