@@ -37,6 +37,7 @@ TABLE: Mapping[str, Job] = {
 }
 
 LOOK_S = 10.0  # at the latest: another worker may have died, the schedule another worker goes by may be another
+RETRY_S = 1.0  # a look that failed, or a job that is due and held, is looked at again after this
 CLOCK_LOOK_S = 1.0
 CLOCK_JUMP_S = 2.0  # more than this machine's clock is ever corrected by in small steps
 END_S = 8.0  # for runs to save their progress and give their leases back: two bounded waits of `carry_out`
@@ -61,7 +62,7 @@ async def run(settings: Settings) -> int:
 async def once(settings: Settings, job: str, work: Job | None = None) -> JobReport:
     """Run one job now, whatever its schedule says; a run that was left unfinished is resumed instead.
 
-    `work` is done in place of what the job usually does.
+    `work` is done in place of what the job usually does; a run that was left unfinished is first brought to its end.
     Raises `JobBusy` when another worker is at it, `Lost`, and what the store raises. SIGTERM and SIGINT end it with a
     report whose state is `cancelled`.
     """
@@ -81,7 +82,10 @@ async def once(settings: Settings, job: str, work: Job | None = None) -> JobRepo
             state = await shift.store.job_state(job)
             taken = await Run.take(shift, job, state.slot)
             if isinstance(taken, Run):
-                return await carry_out(taken, work or TABLE[job], shift)
+                is_left = taken.report.resumed > 0
+                report = await carry_out(taken, TABLE[job] if is_left or work is None else work, shift)
+                if work is None or not is_left or stop.is_set():
+                    return report
             if taken == "held":
                 break
         raise JobBusy(job)
@@ -106,10 +110,11 @@ class Worker:
         self._shift = shift
         self._table = table
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._at_work: set[str] = set()  # those of them that are carrying out a run
         self._scheduler = AsyncIOScheduler(
             timezone=datetime.UTC,
             # However late it is woken, it looks; and once for all the times that it was not.
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 2},
+            job_defaults={"misfire_grace_time": None, "coalesce": True},
         )
 
     async def work(self) -> None:
@@ -125,8 +130,8 @@ class Worker:
             log.info("worker_stopping", worker=self._shift.worker)
         finally:
             watch.cancel()
-            self._scheduler.shutdown(wait=False)
             await self._end_looks()
+            self._scheduler.shutdown(wait=False)  # would break off whoever is still waiting, and say so at length
             await asyncio.gather(watch, return_exceptions=True)
 
     def _schedule(self, name: str) -> Schedule:
@@ -138,20 +143,18 @@ class Worker:
         self._scheduler.add_job(self._look, DateTrigger(at, datetime.UTC), args=[name], id=name, replace_existing=True)
 
     async def _look(self, name: str) -> None:
-        """What the scheduler calls: one look, and the next one planned."""
-        if name in self._looking or self._shift.stop.is_set():
-            return
-        # A task of its own: the scheduler forgets its own tasks when it is shut down, in the middle of what they do.
-        task = self._looking[name] = asyncio.create_task(self._look_at(name), name=f"job {name}")
-        await asyncio.wait([task])
+        """What the scheduler calls. The look is a task of its own: the scheduler's are cut off when it is shut down."""
+        if name not in self._looking and not self._shift.stop.is_set():
+            self._looking[name] = asyncio.create_task(self._look_at(name), name=f"job {name}")
 
     async def _look_at(self, name: str) -> None:
         pause_s = LOOK_S
         try:
             pause_s = await self._run_if_due(name)
-        except WaypostError:
-            await self._shift.door.wait()  # says why
-            pause_s = 0.0
+        except WaypostError as problem:
+            log.warning("look_failed", worker=self._shift.worker, job=name, detail=problem.detail)
+            await self._shift.door.wait()
+            pause_s = RETRY_S
         except Lost:
             log.warning("run_lost", worker=self._shift.worker, job=name)
         except Exception as error:  # noqa: BLE001 - a bug in one job is not to cost the others their runs
@@ -170,9 +173,12 @@ class Worker:
             taken = await Run.take(shift, name, state.slot)
             if isinstance(taken, Run):
                 log.info("run_started", worker=shift.worker, job=name, job_run=taken.id, count=taken.report.resumed)
-                report = await carry_out(taken, self._table[name], shift)
-                _say(report)
-            return 0.0 if taken != "held" else 1.0
+                self._at_work.add(name)
+                try:
+                    _say(await carry_out(taken, self._table[name], shift))
+                finally:
+                    self._at_work.discard(name)
+            return 0.0 if taken != "held" else RETRY_S
         waits = [LOOK_S] if due_ms is None else [LOOK_S, due_ms / 1000]
         if not state.is_done:  # somebody is at it: resumed as soon as that one's lease has run out
             waits.append(state.lease_ms / 1000 + 0.01)
@@ -192,13 +198,16 @@ class Worker:
             offset += moved
 
     async def _end_looks(self) -> None:
-        """Runs under way end by themselves after their present step; waiting for the store ends at once."""
-        looking = list(self._looking.values())
+        """Runs under way end by themselves after their present step; who only looks, or waits, is cut off."""
+        looking = dict(self._looking)
+        for name, task in looking.items():
+            if name not in self._at_work:
+                task.cancel()
         if looking:
-            _, late = await asyncio.wait(looking, timeout=END_S)
+            _, late = await asyncio.wait(looking.values(), timeout=END_S)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+            await asyncio.gather(*looking.values(), return_exceptions=True)
 
 
 def _say(report: JobReport) -> None:
@@ -217,7 +226,7 @@ def summary(report: JobReport) -> str:
     counts = {
         name.replace("_", " "): value
         for name in report.__struct_fields__
-        if isinstance(value := getattr(report, name), int) and value and not name.endswith("_ms")
+        if type(value := getattr(report, name)) is int and value and not name.endswith("_ms")
     }
     counts |= {f"repaired {kind}": count for kind, count in report.repairs.items()}
     counts |= {f"found {kind}": count for kind, count in report.findings.items()}

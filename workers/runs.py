@@ -72,7 +72,7 @@ class Run:
         self._spent_ms = 0  # by those who had the run before
         self._holds_until = holds_until  # monotonic: how long the lease lasts, as far as this worker may believe
         self._saving = asyncio.Lock()
-        self._take_over(lease.progress)
+        self._take_over(lease)
 
     @classmethod
     async def take(cls, shift: "Shift", job: str, slot: str) -> Self | Literal["held", "done", "noted"]:
@@ -82,19 +82,20 @@ class Run:
         lease = await shift.store.take_job(job, slot, shift.worker, round(ttl_s * 1000))
         return lease if isinstance(lease, str) else cls(shift, lease, asked_at + ttl_s)
 
-    def _take_over(self, progress: str) -> None:
-        """Go on with what another worker has saved, if it can be read."""
-        if not progress:
+    def _take_over(self, lease: JobLease) -> None:
+        """Go on with what another worker has left, if anything was saved and can be read."""
+        first_token = lease.run.rpartition("-")[2]
+        if first_token == lease.token:
             return
         try:
-            saved = msgspec.json.decode(progress, type=Progress)
-        except msgspec.DecodeError:  # of another release: the run begins again, which changes nothing
-            return
-        self.report, self._cursor, self._server = saved.report, saved.cursor, saved.server
+            saved = msgspec.json.decode(lease.progress, type=Progress)
+        except msgspec.DecodeError:  # nothing was saved, or by another release: the run begins again, which is harmless
+            self.report.started_ms = int(first_token) // 1000
+        else:
+            self.report, self._cursor, self._server = saved.report, saved.cursor, saved.server
+            self.report.worker, self.report.state = self.worker, "running"
+            self._spent_ms = self.report.duration_ms
         self.report.resumed += 1
-        self.report.worker = self.worker
-        self.report.state = "running"
-        self._spent_ms = self.report.duration_ms
 
     # -- for the job ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +252,7 @@ async def carry_out(run: Run, job: Job, shift: Shift) -> JobReport:
         if stopping.done() and not work.done() and not keep.done():
             await asyncio.wait({work, keep}, timeout=STEP_S, return_when=asyncio.FIRST_COMPLETED)
         if keep.done() and not work.done():
+            keep.result()  # raises what is a bug here
             raise Lost
         work.cancel()
         outcome = (await asyncio.gather(work, return_exceptions=True))[0]

@@ -12,7 +12,7 @@ from service.store import JobState
 # The last run cannot have begun later than now: the server's clock was set back. Less is two servers that differ.
 SLACK_MS = 1000
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_WEEKDAYS = re.compile(r"([0-7])(?:-([0-7]))?(?:/(\d+))?")
+_WEEKDAYS = re.compile(r"(\*(?=/)|[0-7])(?:-([0-7]))?(?:/(\d+))?")
 
 
 def due_in_ms(schedule: Schedule, state: JobState) -> int | None:
@@ -50,5 +50,6 @@ def _weekdays(part: str) -> str:
     found = _WEEKDAYS.fullmatch(part)
     if found is None:
         return part
-    first, last = int(found[1]), int(found[2] or (6 if found[3] else found[1]))
+    first = 0 if found[1] == "*" else int(found[1])
+    last = int(found[2] or (6 if found[3] else first))
     return ",".join(_DAYS[day % 7] for day in range(first, last + 1, int(found[3] or 1)))

@@ -120,6 +120,27 @@ def start_of_membership(stretches: tuple[Stretch, ...]) -> EntryId | None:
     return stretches[-1].joined if stretches and stretches[-1].left is None else None
 
 
+def start_of_what_is_lacking(
+    stretches: tuple[Stretch, ...], ended: EntryId | None, since: int | None
+) -> EntryId | None:
+    """Where a connection begins that does not follow a group, and hears of a joining: at `since`, which is Redis time
+    in ms, or None for before it was opened. It has everything up to `ended`, if it followed the group before.
+    Returns None when it lacks nothing.
+
+    The membership that it heard of may have ended meanwhile, and another begun: they are the user's all the same.
+    """
+    for stretch in stretches:
+        if stretch.left is None:
+            is_lacking = True
+        elif ended is not None:
+            is_lacking = stretch.left > ended
+        else:
+            is_lacking = since is not None and stretch.left.ms >= since
+        if is_lacking:
+            return max(stretch.joined, ended or ZERO)
+    return None
+
+
 def _other_history(page: Page, user: str, resume: EntryId) -> Layout:
     """The offset is void: say so, and go on from the server's own, or, where that is void too, from the floor.
 

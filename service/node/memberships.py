@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from service.config import Limits
 from service.core import commands
+from service.core.delivery import Place
 from service.core.entries import Entry
 from service.core.names import ZERO, EntryId, group_of, group_stream, user_stream
-from service.core.paging import start_of_membership
+from service.core.paging import start_of_what_is_lacking
 from service.core.session import Life
 from service.errors import Uncertain, WaypostError
 from service.node.connection import Connection
@@ -93,7 +94,7 @@ class Memberships:
         elif entry.to in connection.cursors:
             self._read_once_more(connection, entry.to)
         elif connection.wants(entry.to):
-            self._ask_group(connection, entry.to)
+            self._ask_group(connection, entry.to, entry.id)
 
     def look_again(self, connection: Connection) -> None:
         """Entries of its user's inbox have passed this connection by, hints of a leaving among them perhaps.
@@ -117,16 +118,22 @@ class Memberships:
         else:
             self._node.follow(connection, stream, start, start)
 
-    def _ask_group(self, connection: Connection, stream: str) -> None:
-        """Follow a group, if it says that the user is a member. One question at a time: a hint meanwhile asks again."""
+    def _ask_group(self, connection: Connection, stream: str, hint: EntryId) -> None:
+        """Follow a group, if it says that the user is a member, or was since the hint. One question at a time: a hint
+        meanwhile asks again.
+        """
         question = (connection.number, stream)
         if question in self._questions:
             self._questions[question] = True
         else:
             self._questions[question] = True
-            self._node.spawn(self._follow_the_group(connection, stream, question))
+            self._node.spawn(self._follow_the_group(connection, stream, question, hint))
 
-    async def _follow_the_group(self, connection: Connection, stream: str, question: tuple[int, str]) -> None:
+    async def _follow_the_group(
+        self, connection: Connection, stream: str, question: tuple[int, str], hint: EntryId
+    ) -> None:
+        # What was stored before the session was opened is in `welcome`: of an older hint what is so now is enough.
+        since = hint.ms if hint > connection.inbox_head else None
         try:
             while self._questions[question] and not connection.is_closed:
                 self._questions[question] = False
@@ -139,7 +146,8 @@ class Memberships:
                     await self._node.may_read()
                     self._questions[question] = True
                     continue
-                start = start_of_membership((page.stretches or {}).get(connection.user, ()))
+                stretches = (page.stretches or {}).get(connection.user, ())
+                start = start_of_what_is_lacking(stretches, connection.session.ended.get(stream), since)
                 if start is not None:
                     self.begin(connection, stream, start)
         finally:
@@ -157,11 +165,12 @@ class Memberships:
         passed = track.passed(cursor)
         track.unfollow(connection)
         connection.cursors[stream] = track.follow(connection, passed, must_read=True)
-        connection.session.fell_behind(stream)
-        connection.flush()
+        if cursor.place is not Place.BEHIND:
+            connection.session.fell_behind(stream)
+            connection.flush()
         connection.read_on(stream)
 
     def _read_once_more(self, connection: Connection, stream: str) -> None:
         """The user is a member, again perhaps: a page on its way that says otherwise is older than that."""
-        if connection.cursors[stream].must_read:
+        if connection.cursors[stream].place is Place.BEHIND:
             self._read_to_the_end(connection, stream)

@@ -141,7 +141,7 @@ KEYS: tuple[KeyKind, ...] = (
         "ttl",
         "job_take, job_renew",
         "job_finish, job_renew; expiry",
-        "lease of a scheduled job: token (Redis us), worker",
+        "lease of a scheduled job: token (Redis us), worker, ttl (ms)",
     ),
     KeyKind(
         "wp:{p}:j:<job>",

@@ -244,8 +244,9 @@ class Device:
         if self.is_quiet:
             return
         group = self._rng.choice(cast.OPEN_GROUPS)
-        verb = "leave" if group in self._groups else "join"
-        await self._say(websocket, f"{verb} {group}", type=verb, group=group)
+        verbs = ("leave", "join") if group in self._groups else ("join", "leave")
+        for verb in (verbs * 2)[: self._rng.choice((1, 1, 2, 3, 4))]:  # changes of mind, before there is an answer
+            await self._say(websocket, f"{verb} {group}", type=verb, group=group)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

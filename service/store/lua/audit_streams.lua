@@ -13,7 +13,7 @@
 --         that are neither redacted nor in the ledger), unreadable (a key of another type). Harmless twice.
 -- Errors  fenced, reset; {'superseded', job's lease}. All before anything is written.
 
-local LEDGERS_MAX = 2  -- ledgers read in a call: a full one takes a millisecond or two
+local LEDGERS_MAX = 1  -- ledgers read in a call: a full one takes two milliseconds
 
 -- How many of the numbers above `low` up to `high` a stream's redactions and ledger account for.
 local function accounted(tag, stream, low, high)
@@ -25,12 +25,10 @@ local function accounted(tag, stream, low, high)
     if n > low and n <= high then count = count + 1 end
   end
   for _, raw in ipairs(redis.call('LRANGE', key(tag, 'x', stream), 0, -1)) do
-    local is_read, line = pcall(cjson.decode, raw)
-    if is_read and type(line) == 'table' then
-      local _, after = split(line.after)
-      local _, to = split(line.to)
-      count = count + math.max(0, math.min(to, high) - math.max(after, low))
-    end
+    -- By pattern: to decode all of a line takes four times as long.
+    local after = tonumber(string.match(raw, '"after":"%d+%-(%d+)"'))
+    local to = tonumber(string.match(raw, '"to":"%d+%-(%d+)"'))
+    if after and to then count = count + math.max(0, math.min(to, high) - math.max(after, low)) end
   end
   return count
 end

@@ -19,7 +19,12 @@ local function job_take(_, args)
   if refusal then return refusal end
 
   local job_key, lease_key = key(arg.tag, 'j', arg.job), key(arg.tag, 'l', arg.job)
-  if redis.call('EXISTS', lease_key) == 1 then return {'ok', 'held'} end
+  if redis.call('EXISTS', lease_key) == 1 then
+    -- The server's clock was set back, and the lease would last until it is there again. Who has it renews it.
+    local ttl = tonumber(redis.call('HGET', lease_key, 'ttl')) or arg.ttl_ms
+    if redis.call('PTTL', lease_key) > ttl then redis.call('PEXPIRE', lease_key, ttl) end
+    return {'ok', 'held'}
+  end
   local found = redis.call('HMGET', job_key, 'slot', 'run', 'done', 'token', 'progress')
   local slot, run, progress = found[1], found[2], found[5] or ''
   local now = now_ms()
@@ -41,7 +46,7 @@ local function job_take(_, args)
     redis.call('HSET', job_key, 'slot', begun, 'run', run, 'done', '0', 'progress', '')
   end
   redis.call('HSET', job_key, 'token', token)
-  redis.call('HSET', lease_key, 'token', token, 'worker', arg.worker)
+  redis.call('HSET', lease_key, 'token', token, 'worker', arg.worker, 'ttl', string.format('%.0f', arg.ttl_ms))
   redis.call('PEXPIRE', lease_key, arg.ttl_ms)
   return {'ok', 'taken', token, run, progress}
 end

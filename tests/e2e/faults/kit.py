@@ -22,10 +22,10 @@ def mailboxes(server: Server, node: str) -> set[str]:
     return {raw.decode() for raw in server.admin.scan_iter(f"wp:*:m:{node}.*", count=1000)}
 
 
-async def run_cli(server: Server, *args: str) -> tuple[int, str]:
+async def run_cli(server: Server, *args: str, **variables: str) -> tuple[int, str]:
     """Runs `waypost …` on a server; the exit code, and what it said."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WAYPOST_")}
-    environ |= {"WAYPOST_REDIS_URL": server.url, "WAYPOST_DEV": "1"}
+    environ |= {"WAYPOST_REDIS_URL": server.url, "WAYPOST_DEV": "1", **variables}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", *args),
         env=environ,

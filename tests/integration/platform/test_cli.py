@@ -30,10 +30,10 @@ def waypost(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands() -> None:
     done = waypost("--help")
     assert done.returncode == 0
-    assert all(f"    {command} " in done.stdout for command in ("up", "serve", "migrate"))
+    assert all(f"    {command} " in done.stdout for command in ("up", "serve", "worker", "migrate"))
 
 
-@pytest.mark.parametrize("words", [(), ("fly",), ("migrate",), ("migrate", "down")])
+@pytest.mark.parametrize("words", [(), ("fly",), ("migrate",), ("migrate", "down"), ("worker", "--once", "fly")])
 def test_a_wrong_command_is_refused(words: tuple[str, ...]) -> None:
     done = waypost(*words)
     assert done.returncode == 2
@@ -59,8 +59,9 @@ def test_serve_says_what_it_lacks() -> None:
     ]
 
 
-def test_migrate_without_a_store(folder: DataFolder) -> None:
-    done = waypost("migrate", "status", WAYPOST_DATA_DIR=str(folder.path))
+@pytest.mark.parametrize("words", [("migrate", "status"), ("worker",), ("worker", "--once", "audit")])
+def test_without_a_store(folder: DataFolder, words: tuple[str, ...]) -> None:
+    done = waypost(*words, WAYPOST_DATA_DIR=str(folder.path))
     assert (done.returncode, done.stderr) == (1, "waypost: no store: set WAYPOST_REDIS_URL or give --redis-url\n")
 
 
@@ -70,3 +71,9 @@ def test_migrate_with_a_store_that_does_not_answer(tmp_path: Path, action: str) 
     assert done.returncode == 1
     assert done.stderr.startswith("waypost: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_with_a_wrong_url_says_so() -> None:
+    done = waypost("worker", "--redis-url", "http://127.0.0.1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("waypost: not the URL of a store")

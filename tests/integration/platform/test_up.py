@@ -90,9 +90,10 @@ def start(folder: DataFolder, tmp_path: Path) -> Iterator[Start]:
 
 def test_it_starts_and_ctrl_c_ends_everything(folder: DataFolder, start: Start) -> None:
     up = start().wait_ready()
-    children = [pid_of(folder, "valkey"), pid_of(folder, "node")]
+    children = [pid_of(folder, child) for child in ("valkey", "node", "worker")]
     assert all(map(is_running, children))
     assert f"serves on http://127.0.0.1:{up.port}" in up.said
+    assert "Scheduled jobs run beside it: retention every 5m, devices every 1h," in up.said
     assert f"listen --url http://127.0.0.1:{up.port} --user bob" in up.said
     assert up.stop()
     assert not any(map(is_running, children))
@@ -145,10 +146,21 @@ def test_a_killed_node_is_started_again(folder: DataFolder, start: Start) -> Non
     up.stop()
 
 
+def test_a_killed_worker_is_started_again(folder: DataFolder, start: Start) -> None:
+    up = start(WAYPOST_JOBS_AUDIT_EVERY="1s").wait_ready()
+    wait_until(lambda: "run_done job=audit" in up.said, "a job has run")
+    worker = pid_of(folder, "worker")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: pid_of(folder, "worker") != worker, "another worker is started")
+    runs = up.said.count("run_done job=audit")
+    wait_until(lambda: up.said.count("run_done job=audit") > runs, "and it runs the job")
+    up.stop()
+
+
 def test_after_a_kill_the_next_one_takes_over(folder: DataFolder, start: Start) -> None:
     up = start().wait_ready()
     assert ask(folder, "SET", "here", "still") == b"+OK"
-    children = [pid_of(folder, "valkey"), pid_of(folder, "node")]
+    children = [pid_of(folder, child) for child in ("valkey", "node", "worker")]
     up.process.kill()
     up.process.wait()
     # At once, on the same port: the next one waits for what the killed one left.

@@ -79,6 +79,14 @@ async def test_a_run_that_was_left_is_resumed_and_its_holder_comes_too_late(stor
     assert not admin.exists("wp:jobs")
 
 
+async def test_a_lease_does_not_last_longer_because_the_clock_was_set_back(store: Store, admin: Admin) -> None:
+    lease = await hold(store, "retention", ttl_ms=5000)
+    admin.pexpire(LEASE, 3_600_000)  # what an hour back makes of it
+    assert await store.take_job("retention", "", "w2", 60_000) == "held"
+    assert admin.pttl(LEASE) <= 5000
+    assert admin.hget(LEASE, "token") == lease.token.encode()
+
+
 async def test_an_expired_lease_is_not_renewed_though_nobody_else_took_it(store: Store, admin: Admin) -> None:
     lease = await hold(store, "retention")
     admin.delete(LEASE)  # as if its time had passed

@@ -11,8 +11,12 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from service.core.names import EntryId, group_stream
-from service.store import TrimCause
+from service.config import Retention
+from service.core.names import ZERO, EntryId, group_stream
+from service.core.retention import Policy
+from service.errors import Uncertain
+from service.store import Store, TrimCause
+from service.trimming import StreamPlan, StreamTrimmed, plan_stream, trim_stream
 from tests.integration.store.kit import Server, key_of
 from tests.integration.stories.cast import Host, Phone
 from tests.integration.stories.faults import Fate
@@ -234,6 +238,39 @@ class Story:
                 self.tell(f"{stream} is trimmed up to {upto}")
                 self.world.model.trimmed(stream, cause)
 
+    @act(stream=streams, keep=st.integers(3, 8), is_held=st.booleans())
+    async def trim_by_policy(self, stream: str, keep: int, is_held: bool) -> None:
+        """A policy is carried out, after a plan of it; in an inbox it may hold what a device has not acknowledged."""
+        await self.world.go_on(is_hasty=False)
+        known = self.world.model.streams[stream]
+        is_held = is_held and stream.startswith("user:")
+        match = stream if stream == "all" else f"{stream.partition(':')[0]}:*"
+        policy = Policy(match=match, max_entries=keep, hold_unread_s=3600 if is_held else None)
+        settings = Retention(policies=(policy,))
+        stored = (
+            await self.world.operate(lambda store: carry_out(store, stream, settings)) if self.world.is_up else None
+        )
+        if stored is None:
+            return
+        plan, done = stored
+        there = known.there()
+        over = there[: max(0, len(there) - keep)]
+        # An acknowledgement may be stored since the last look: at least up to what is stored it may go, at most up to
+        # what was said.
+        devices = self.world.devices_of(stream) if is_held else []
+        least = min((device.stored.get(stream, ZERO).n for device in devices), default=len(known.entries))
+        most = min((device.has(stream).n for device in devices), default=len(known.entries))
+        self.tell(
+            f"{stream} is trimmed by a policy to {keep}, up to {done.floor.n}{', unread is held' if is_held else ''}"
+        )
+        left = [n for n in over if done.floor.n < n <= least]
+        assert not left, f"{stream}: {done} left {left}"
+        more = [n for n in there if known.floor.n < n <= done.floor.n and (n not in over or n > most)]
+        assert not more, f"{stream}: {done} took {more}"
+        assert plan is None or plan.entries == done.entries, f"{stream}: {done} was planned as {plan}"
+        if done.floor > known.floor:
+            self.world.model.trimmed(stream, Cause(done.floor, policy.match, f"max_entries={keep}"))
+
     @act(stream=streams, which=few, is_asked=st.booleans())
     async def lose_a_message(self, stream: str, which: int, is_asked: bool) -> None:
         """One of the newest messages of a stream is redacted, or (not `is_asked`) lost by the store."""
@@ -344,6 +381,16 @@ class Story:
     async def heal(self) -> None:
         self.tell("everything is mended")
         await self.world.heal()
+
+
+async def carry_out(store: Store, stream: str, settings: Retention) -> tuple[StreamPlan | None, StreamTrimmed]:
+    """What retention does to a stream, and the plan of it; no plan where the trimming had to be begun again."""
+    now_ms = await store.now_ms()
+    plan = await plan_stream(store, stream, settings, now_ms)
+    try:
+        return plan, await trim_stream(store, stream, settings, TrimCause(run="story"), now_ms)
+    except Uncertain:
+        return None, await trim_stream(store, stream, settings, TrimCause(run="story"), now_ms)
 
 
 openings = st.builds(

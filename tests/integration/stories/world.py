@@ -105,6 +105,10 @@ class World:
         """The open connections of a device, oldest first."""
         return [phone for phone in self.phones if phone.is_open and phone.device is self.devices[device]]
 
+    def devices_of(self, stream: str) -> list[Device]:
+        """Whose progress an inbox is held for: the devices of its user that the store knows."""
+        return [device for device in self.devices if user_stream(device.user) == stream and device.stored]
+
     async def kill_host(self, host: Host) -> None:
         """Its process ends, and with it the connections."""
         await host.end()

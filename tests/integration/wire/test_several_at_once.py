@@ -175,9 +175,9 @@ async def test_a_server_that_others_have_opened_is_told_what_only_this_node_know
     told: list[Mapping[str, EntryId]] = []
     reconcile = store.reconcile
 
-    async def listen(name: str, live: Sequence[str], heads: Mapping[str, EntryId]) -> bool:
+    async def listen(name: str, live: Sequence[str], heads: Mapping[str, EntryId], *, is_late: bool) -> bool:
         told.append(heads)
-        return await reconcile(name, live, heads)
+        return await reconcile(name, live, heads, is_late=is_late)
 
     store.reconcile = listen  # type: ignore[assignment,method-assign]
     node.fence._told = "another server"  # as after a failover whose partitions the other nodes have opened

@@ -106,6 +106,15 @@ def test_a_page_whose_head_is_the_position_makes_live() -> None:
     assert track.passed(cursor) == at(3)
 
 
+def test_who_must_read_must_until_a_page_makes_it_live() -> None:
+    track = attached_track(at(5))
+    cursor = track.follow("a", at(1), must_read=True)
+    assert not track.page(cursor, at(3), at(5))
+    assert cursor.must_read
+    assert track.page(cursor, at(5), at(5))
+    assert not cursor.must_read, "and may be made live by its head when it falls behind again"
+
+
 def test_a_page_whose_head_is_below_the_position_makes_nobody_live() -> None:
     track = attached_track(at(3))
     cursor = track.follow("a", at(1))

@@ -1,8 +1,10 @@
-"""A page cut where the answer to a joining has its place."""
+"""A page cut where the answer to a joining has its place; and where a connection begins that hears of a joining."""
+
+import pytest
 
 from service.core.entries import Removal, Stretch
-from service.core.names import ZERO
-from service.core.paging import Gap, Layout, lay_out, up_to
+from service.core.names import ZERO, EntryId
+from service.core.paging import Gap, Layout, lay_out, start_of_what_is_lacking, up_to
 from tests.unit.core.test_paging import ME, at, joined, laid, left, message, page_of, told, trimmed
 
 BOTH = [Stretch(at(1), at(3)), Stretch(at(6))]
@@ -53,3 +55,42 @@ def test_a_step_into_another_history_is_told_whole() -> None:
     layout = lay_out(page, ME, ZERO)
     assert layout == Layout((Gap(at(9, 1), at(2, 9), None, (Removal(at(9, 1), at(2, 9), 0, "epoch", 0),)),), at(2, 9))
     assert up_to(layout, at(2, 9), ME) is layout
+
+
+TWO = (Stretch(at(1), at(3)), Stretch(at(6), at(8)))
+OPEN = (*TWO, Stretch(at(10)))
+
+
+@pytest.mark.parametrize(
+    ("stretches", "ended", "since", "start"),
+    [
+        ((), None, 5000, None),
+        (TWO, None, None, None),
+        (TWO, None, 6000, at(6)),
+        (TWO, None, 1000, at(1)),
+        (TWO, at(3), 6000, at(6)),
+        (TWO, at(7), 6000, at(7)),
+        (TWO, at(8), 6000, None),
+        (OPEN, None, None, at(10)),
+        (OPEN, None, 6000, at(6)),
+        (OPEN, at(3), 10000, at(6)),
+        (OPEN, at(8), 10000, at(10)),
+    ],
+    ids=[
+        "never a member",
+        "it had ended before the session was opened",
+        "it has ended since",
+        "two have ended since",
+        "the one before had come to its end here",
+        "some of it has come",
+        "it has come",
+        "a member, by old news",
+        "one has ended since, and the next begun",
+        "what was missed lies before the hint",
+        "a member, and nothing missed",
+    ],
+)
+def test_a_connection_that_hears_of_a_joining_begins_where_it_lacks_something(
+    stretches: tuple[Stretch, ...], ended: EntryId | None, since: int | None, start: EntryId | None
+) -> None:
+    assert start_of_what_is_lacking(stretches, ended, since) == start

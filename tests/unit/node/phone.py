@@ -60,6 +60,7 @@ class Phone:
         self._pushed: dict[str, EntryId] = {}
         self._counted_early: dict[str, set[EntryId]] = {}  # by `sent` on a stream that was behind: pages bring it again
         self._written: list[Written] = []
+        self._before: dict[str, int] = {}  # memberships of groups that had begun when it connected
 
     # -- what the user does --------------------------------------------------------------------------------------------
 
@@ -68,6 +69,7 @@ class Phone:
         brought = {stream: str(at) for stream, at in self.at.items()} if remembers else {}
         self.at, self._pushed, self._counted_early, self.is_told_live, self.is_cut = {}, {}, {}, False, False
         self.asked, self.answers = [], {}
+        self._before = {group: len(members.get(self.user, ())) for group, members in self._stored.groups.items()}
         who = Principal(self.user, can_broadcast=True)
         self.connection = self._node.connect(self, Plain(), who, wants=self._follows.__contains__)
         self.connection.receive([frames.Hello(self.name, brought)])
@@ -243,6 +245,11 @@ class Phone:
             assert at == head, f"{self.name} has {stream} up to {at} of {head}"
             assert connection.is_live(stream), f"{self.name} is not live on {stream}"
             assert connection.passed(stream) == head, f"{connection.passed(stream)} has passed, not {head}"
+        for group in self._stored.groups:
+            for stretch in self._stretches(f"group:{group}")[self._before.get(group, 0) :]:
+                if stretch.left is not None and f"group:{group}" in self._follows:
+                    at = self.at.get(f"group:{group}", ZERO)
+                    assert at >= stretch.left, f"{self.name} has {group} up to {at}, and was a member in {stretch}"
         followed = {stream for stream in connection.cursors if stream in self._follows}  # the inbox may be overheard
         assert followed == set(streams), f"follows {followed}, not {streams}"
         assert not connection.session._fallen, f"not told live again: {connection.session._fallen}"

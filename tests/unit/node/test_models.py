@@ -10,7 +10,7 @@ The second half takes rules out, one at a time, and shows that a model finds eac
 can see, or that a second rule covers, are guarded elsewhere: the order of writes, tokens and the fence in
 `tests/integration/store`, what a server that comes back is told in `tests/e2e/faults/test_store_rolled_back.py`, the
 bounds of sockets in `tests/e2e/test_slow_clients_cost_nothing.py`, members of groups too large to announce in
-`tests/integration/wire/test_news_that_come_late.py`.
+`tests/integration/wire/test_news_that_come_late.py`, `must_read` for them in `tests/unit/core/test_delivery.py`.
 """
 
 import inspect
@@ -26,6 +26,7 @@ from service.core.paging import _Laying
 from service.core.session import Session
 from service.node import Node
 from service.node.attach import Attachments
+from service.node.memberships import Memberships
 from service.node.pages import Pages
 from service.node.reader import Reader
 from tests.unit.node.explore import Found, explore
@@ -83,6 +84,12 @@ MODELS = {
     "a membership ends while away": Model(
         events={"a goes": 1, "a returns": 1, "others leave a": 1, "others join a": 1, "others write group:g": 1},
         **IN_GROUP,
+        page=1,
+    ),
+    "memberships begin and end elsewhere": Model(
+        events={"others join a": 2, "others leave a": 2},
+        **{**IN_GROUP, "members": "z"},
+        slow=frozenset({"membership", "page"}),
         page=1,
     ),
     "joins and leaves": Model(
@@ -283,12 +290,20 @@ RULES = (
         "a membership ends while away",
     ),
     Rule(
-        "after a leaving only a page makes live",
-        Track,
-        "page",
-        "cursor.must_read and cursor.place is Place.BEHIND",
-        "False",
-        "a membership ends while away",
+        "a page on its way may be older than a joining",
+        Memberships,
+        "_read_once_more",
+        "self._read_to_the_end(connection, stream)",
+        "pass",
+        "memberships begin and end elsewhere",
+    ),
+    Rule(
+        "a membership that has ended before the group was asked is the user's all the same",
+        Memberships,
+        "_follow_the_group",
+        "start_of_what_is_lacking(stretches, connection.session.ended.get(stream), since)",
+        "stretches[-1].joined if stretches and stretches[-1].left is None else None",
+        "memberships begin and end elsewhere",
     ),
     Rule("what was trimmed is announced", _Laying, "lay", "self._gap(at, to)", "pass", "trimmed between pages"),
     Rule(
