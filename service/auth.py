@@ -6,10 +6,10 @@ from typing import Literal
 import msgspec
 
 from service.config import Settings
-from service.core.names import check_name, parse_stream
+from service.core.names import check_name, may_be_read, parse_stream
 from service.errors import WaypostError
 
-Action = Literal["send"]
+Action = Literal["send", "read", "redact"]
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -51,10 +51,13 @@ def sign_in_chat(user: str, settings: Settings) -> Principal:
 def may(principal: Principal, action: Action, stream: str) -> bool:
     """Whether `principal` may do `action` to `stream`. Raises `bad_stream`, `bad_name` for what is no stream.
 
-    Anyone may send to a user, holders of the claim `broadcast` to `all`. For a group the answer is yes here: only
-    the store knows the members at the moment of writing, and it refuses with `not_member`.
+    Anyone may send to a user, holders of the claim `broadcast` to `all`. An inbox is read by its owner, `all` by
+    everybody, and messages are redacted in what one may read (only the sender's: that the store knows). For a group
+    the answer is yes here: only the store knows its members, and it refuses with `not_member`.
     """
     kind, _ = parse_stream(stream)
     match action:
         case "send":
             return kind != "all" or principal.can_broadcast
+        case "read" | "redact":
+            return may_be_read(stream, principal.user)

@@ -72,6 +72,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     opens_in_flight: Count = 8
     # Joins, leaves and questions after memberships that are on their way at once, for the same reason.
     changes_in_flight: Count = 8
+    # Looks into the history of streams that are on their way at once, for the same reason.
+    histories_in_flight: Count = 8
+    # Entries that one look at the messages with one user reads each way: a few milliseconds of the store's one thread.
+    history_looked_at: Count = 1000
     # What a socket may hold that is not yet sent; above it the connection falls behind and reads pages.
     write_buffer_bytes: Bytes = 262_144
     # Each has a file descriptor and its buffers: what a node may cost is known in advance. More nodes serve more.

@@ -38,6 +38,7 @@ ERRORS: dict[str, ErrorRow] = {
     "bad_name": ErrorRow("not a valid name", 400, None, False),
     "bad_stream": ErrorRow("not a stream: user:<id>, group:<id> or all", 400, None, False),
     "bad_id": ErrorRow("not an entry id: <ms>-<n>", 400, None, False),
+    "bad_anchor": ErrorRow("not a place in this stream: a number, an entry id or an RFC 3339 time", 400, None, False),
     "hello_expected": ErrorRow("the first frame must be hello", 400, None, False),
     "hello_twice": ErrorRow("hello was already said on this connection", 400, None, False),
     "body_too_large": ErrorRow("the body is larger than the limit", 413, None, False),

@@ -151,8 +151,8 @@ class State:
     def _take(self, frame: Frame, now: float) -> None:
         if isinstance(frame, frames.Error):
             self._take_error(frame, now)
-        elif isinstance(frame, frames.Pong):
-            pass  # that anything came is all there is to know
+        elif isinstance(frame, frames.Pong | frames.History):
+            pass  # that anything came is all there is to know; nothing here asks for history
         elif self.life is not Life.OPEN:
             self._take_welcome(frame, now)
         elif isinstance(frame, frames.Gap):

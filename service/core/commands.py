@@ -4,6 +4,7 @@ import msgspec
 
 from service.core.entries import Durability
 from service.core.frames import Ref
+from service.core.history import Question
 from service.core.names import EntryId
 
 
@@ -52,6 +53,13 @@ class Commit(msgspec.Struct, frozen=True):
     wants_answer: bool
 
 
+class LookBack(msgspec.Struct, frozen=True):
+    """Look into the past of a stream; answer with `looked_back`."""
+
+    question: Question
+    ref: Ref
+
+
 class Close(msgspec.Struct, frozen=True):
     """End the connection with this WebSocket close code, after what has been written."""
 
@@ -59,7 +67,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Command = Open | Publish | ChangeMembership | Commit | Close
+Command = Open | Publish | ChangeMembership | Commit | LookBack | Close
 
 
 # -- what the store answered, as a session needs it -------------------------------------------------------------------

@@ -17,6 +17,7 @@ from service.errors import ERRORS, WaypostError
 
 KEY_LENGTH_MAX = 64  # characters; keys are clients' UUIDs or counters, kept for hours
 REF_LENGTH_MAX = 64  # characters; echoed as it is
+HISTORY_LIMIT_DEFAULT = 50  # messages of one answer, where the client does not say: a screen or two
 
 Ref = int | Annotated[str, msgspec.Meta(max_length=REF_LENGTH_MAX)] | None
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_LENGTH_MAX)]
@@ -72,14 +73,26 @@ class Ack(msgspec.Struct, tag="ack", frozen=True):
     ref: Ref = None
 
 
+class AskHistory(msgspec.Struct, tag="history", frozen=True):
+    """A look into the past of a stream, which moves nothing. Anchors are numbers, entry ids or RFC 3339 times."""
+
+    stream: str
+    after: int | str | None = None
+    before: int | str | None = None
+    around: int | str | None = None
+    limit: int = HISTORY_LIMIT_DEFAULT
+    with_: str | None = msgspec.field(name="with", default=None)
+    ref: Ref = None
+
+
 class Ping(msgspec.Struct, tag="ping", frozen=True):
     """Answered with `pong`."""
 
     ref: Ref = None
 
 
-ClientFrame = Hello | Offsets | Send | Join | Leave | Ack | Ping
-CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = (Hello, Offsets, Send, Join, Leave, Ack, Ping)
+ClientFrame = Hello | Offsets | Send | Join | Leave | Ack | AskHistory | Ping
+CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = (Hello, Offsets, Send, Join, Leave, Ack, AskHistory, Ping)
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -308,6 +321,25 @@ class Sent(msgspec.Struct, tag="sent", frozen=True, omit_defaults=True):
     ref: Ref = None
 
 
+class History(msgspec.Struct, tag="history", frozen=True, omit_defaults=True):
+    """The answer to `history`: entries as frames of their own, oldest first, and what is gone between them.
+
+    `first` and `last` are the ids that it speaks of: where to go on, also when it shows nothing.
+    """
+
+    stream: str
+    messages: tuple[Raw, ...]
+    floor: str
+    head: str
+    found_oldest: bool
+    found_newest: bool
+    gaps: tuple[Gap, ...]
+    looked_at: int
+    first: str | None = None
+    last: str | None = None
+    ref: Ref = None
+
+
 class Acked(msgspec.Struct, tag="acked", frozen=True, omit_defaults=True):
     """The offsets of an `ack` are stored."""
 
@@ -330,7 +362,9 @@ class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):
     retry_after: float | None = None
 
 
-ServerFrame = Welcome | Streams | Message | Joined | Left | Redacted | Gap | Live | Sent | Acked | Pong | Error
+ServerFrame = (
+    Welcome | Streams | Message | Joined | Left | Redacted | Gap | Live | Sent | History | Acked | Pong | Error
+)
 
 _encoder = msgspec.json.Encoder()
 # A string as a whole (brackets in it do not count), or a bracket.

@@ -28,7 +28,7 @@ class EntryId(NamedTuple):
 
 
 ZERO = EntryId(0, 0)
-_PART_MAX = 2**53 - 1  # what Lua and JavaScript can count
+PART_MAX = 2**53 - 1  # what Lua and JavaScript can count
 
 
 def parse_id(text: str) -> EntryId:
@@ -37,7 +37,7 @@ def parse_id(text: str) -> EntryId:
     if match is None:
         raise WaypostError("bad_id", f"not an entry id: {text[:40]!r}")
     entry = EntryId(int(match[1]), int(match[2]))
-    if max(entry) > _PART_MAX:
+    if max(entry) > PART_MAX:
         raise WaypostError("bad_id", f"above 2^53: {text!r}")
     return entry
 
@@ -89,6 +89,14 @@ def parse_stream(text: str) -> tuple[str, str]:
     if not colon or kind not in ("user", "group"):
         raise WaypostError("bad_stream", f"not a stream: {text[:60]!r}")
     return kind, check_name(name)
+
+
+def may_be_read(stream: str, user: str) -> bool:
+    """Whether `user` may look into `stream` as far as its name tells: the own inbox, `all`, and of groups the store
+    knows the members. Raises `bad_stream`, `bad_name`.
+    """
+    kind, name = parse_stream(stream)
+    return kind != "user" or name == user
 
 
 def group_of(stream: str) -> str | None:

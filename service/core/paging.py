@@ -44,8 +44,11 @@ def lay_out(page: Page, user: str, resume: EntryId) -> Layout:
 
     `resume` is where to go on when the offset belongs to another history: the server's own offset for this device.
     """
-    if contradicts(page):
-        return _other_history(page, user, resume)
+    return _other_history(page, user, resume) if contradicts(page) else lay(page, user)
+
+
+def lay(page: Page, user: str) -> Layout:
+    """The same for a page that is known to be of this history, so that its `before` counts for nothing."""
     laid = _Laying(page)
     if page.stretches is None:
         laid.lay(page.after, page.head)

@@ -3,7 +3,7 @@
 import msgspec
 
 from service.core.commands import ChangeMembership, Publish
-from service.core.frames import Joined, Left, Ref, Sent
+from service.core.frames import Ack, ClientFrame, Join, Joined, Leave, Left, Ref, Send, Sent
 from service.core.names import EntryId, parse_id
 
 Answer = Sent | Left | Joined
@@ -29,3 +29,12 @@ class Pending(msgspec.Struct):
     def joins_at(self) -> EntryId | None:
         """Where the membership begins, when this is a joining whose answer waits."""
         return parse_id(self.answer.id) if isinstance(self.answer, Joined) else None
+
+
+def size_of(frame: ClientFrame) -> int:
+    """What a frame that waits for `welcome` counts, in bytes or characters."""
+    if isinstance(frame, Send):
+        return len(frame.body)
+    if isinstance(frame, Ack):
+        return sum(len(stream) + len(offset) for stream, offset in frame.offsets.items())
+    return len(frame.group) if isinstance(frame, Join | Leave) else 0

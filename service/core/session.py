@@ -12,12 +12,12 @@ from enum import Enum
 
 import msgspec
 
-from service.core import frames
+from service.core import commands, frames, history
 from service.core.commands import ChangeMembership, Close, Command, Commit, Limits, Open, Publish, Started, Stored
 from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
 from service.core.names import ALL, ZERO, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
-from service.core.pending import Answer, Pending
+from service.core.pending import Answer, Pending, size_of
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 
 # With these the whole call failed: what the connection sent after it must not overtake it.
@@ -44,19 +44,10 @@ LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
     **{
         (life, kind): life
         for life in (Life.OPENING, Life.OPEN)  # what comes before `welcome` waits for it
-        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack)
+        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack, frames.AskHistory)
     },
     (Life.OPEN, frames.Ping): Life.OPEN,
 }
-
-
-def _size(frame: ClientFrame) -> int:
-    """What a frame that waits for `welcome` counts, in bytes or characters."""
-    if isinstance(frame, frames.Send):
-        return len(frame.body)
-    if isinstance(frame, frames.Ack):
-        return sum(len(stream) + len(offset) for stream, offset in frame.offsets.items())
-    return len(frame.group) if isinstance(frame, frames.Join | frames.Leave) else 0
 
 
 class Session:
@@ -95,6 +86,7 @@ class Session:
         self._changing = 0  # the number of the change of membership under way, 0 when there is none
         self._unstored = 0  # sends handed out that the call has not answered
         self._uncommitted = 0  # acks whose answer waits for the store
+        self._looking_back = 0  # questions after history without an answer
         self._bytes = 0
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
@@ -128,7 +120,7 @@ class Session:
                 self._collect(frame)
             elif self.life is Life.OPENING:
                 self._early.append(frame)
-                self._bytes += _size(frame)
+                self._bytes += size_of(frame)
             else:
                 self._act(frame)
         except WaypostError as problem:
@@ -161,6 +153,9 @@ class Session:
             self._admit(Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
         elif isinstance(frame, frames.Ack):
             self._acknowledge(frame)
+        elif isinstance(frame, frames.AskHistory):
+            self._commands.append(commands.LookBack(history.asked(frame, self.user), frame.ref))
+            self._looking_back += 1
 
     def _send(self, frame: frames.Send) -> None:
         kind, _ = parse_stream(frame.to)
@@ -235,7 +230,7 @@ class Session:
     @property
     def is_congested(self) -> bool:
         """Whether so much is unanswered that the socket should not be read."""
-        unanswered = len(self._pending) + len(self._early) + self._uncommitted
+        unanswered = len(self._pending) + len(self._early) + self._uncommitted + self._looking_back
         return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
 
     # -- in: what became of commands ----------------------------------------------------------------------------------
@@ -262,7 +257,7 @@ class Session:
         )
         self._frames += [frames.Streams(part, more=part is not parts[-1]) for part in parts[1:]]
         early, self._early = self._early, []
-        self._bytes -= sum(_size(frame) for frame in early)
+        self._bytes -= sum(size_of(frame) for frame in early)
         self.receive(early)
 
     def not_opened(self, problem: WaypostError) -> None:
@@ -360,6 +355,11 @@ class Session:
         pending = self._pending.get(number)
         return pending is not None and pending.is_held and pending.answer is None
 
+    def looked_back(self, answer: frames.History | frames.Error) -> None:
+        """The answer to a question after history; it keeps no order with anything."""
+        self._looking_back -= 1
+        self._frames.append(answer)
+
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
 
@@ -449,9 +449,9 @@ class Session:
 
     def flush(self) -> tuple[list[ServerFrame], list[Command]]:
         """What is to be written, and then done, since the last call."""
-        written, commands = self._frames, self._commands
+        written, asked = self._frames, self._commands
         self._frames, self._commands = [], []
-        return written, commands
+        return written, asked
 
     def _release(self, stream: str, upto: EntryId | None) -> None:
         """Answers what waits on a stream, in the order it was asked; but no joining above `upto`, whose place is still

@@ -175,7 +175,7 @@ class Connection:
         """The socket takes more: go on reading pages."""
         self.is_paused = False
         self.read_or_not()
-        self.catch_up()
+        self._go_on()
 
     def closed(self) -> None:
         """The socket is gone. May be called twice."""
@@ -242,7 +242,7 @@ class Connection:
             else:
                 self.push_own(first)
             kept.popleft()
-        self.catch_up()
+        self._go_on()
 
     # -- out: behind ---------------------------------------------------------------------------------------------------
 
@@ -254,13 +254,18 @@ class Connection:
 
     def catch_up(self) -> None:
         """Begins to read pages, unless it does already, or has nothing to read, or nowhere to write it."""
-        if self._behind and self._catching_up is None and self._has_room():
+        if self._behind and self._catching_up is None and self.has_room():
             self._catching_up = self._node.spawn(self._catch_up())
+
+    def _go_on(self) -> None:
+        """There is room again, for what was waiting for it."""
+        self.catch_up()
+        self._node.histories.go_on(self)
 
     async def _catch_up(self) -> None:
         """One page at a time, the streams in turn, until nothing is behind or the socket is full."""
         try:
-            while self._behind and self._has_room():
+            while self._behind and self.has_room():
                 await self._node.may_read()
                 cursor = self.cursors.get(self._behind.popleft())
                 if cursor is not None and cursor.place is Place.BEHIND:
@@ -272,8 +277,8 @@ class Connection:
             self._catching_up = None
         self.catch_up()
 
-    def _has_room(self) -> bool:
-        """Whether pages have somewhere to go."""
+    def has_room(self) -> bool:
+        """Whether pages and answers about the past have somewhere to go."""
         limit = self._node.settings.limits.write_buffer_bytes
         return not self.is_paused and not self.is_closed and self._kept_bytes <= limit
 

@@ -24,6 +24,7 @@ from service.node.attach import Attachments
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket
 from service.node.fence import Fence
+from service.node.history import Histories
 from service.node.lease import Presence
 from service.node.memberships import Memberships
 from service.node.pages import Pages
@@ -54,6 +55,7 @@ class Node:
         self.tails = Tails(settings.limits)
         self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
+        self.histories = Histories(self, store, settings.limits)
         self.presence = Presence(self, store, settings)
         self._users: dict[str, set[Connection]] = {}
         self._numbers = 0
@@ -197,6 +199,7 @@ class Node:
     def disconnected(self, connection: Connection) -> None:
         """The socket is gone."""
         self.connections.pop(connection.number, None)
+        self.histories.forget(connection)
         others = self._users.get(connection.user)
         if others is not None:
             others.discard(connection)
@@ -218,6 +221,8 @@ class Node:
             self.spawn(self._open(connection, command))
         elif isinstance(command, commands.ChangeMembership):
             self.spawn(self.memberships.change(connection, command))
+        elif isinstance(command, commands.LookBack):
+            self.histories.put(connection, command)
         else:
             connection.hang_up(command.code, command.reason)
 

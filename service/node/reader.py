@@ -10,7 +10,10 @@ meanwhile read pages.
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from service.config import Settings
 from service.core.entries import Arrival
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
 
 ENTRIES_PER_READ = 200  # one loop turn's work: about a millisecond of Python before sockets are served again
 RETRY_S = 0.2  # between two attempts to begin a mailbox while the store is away
+
+
+def redacted_in(received: Iterable[Arrival | Beat | None]) -> set[tuple[str, str]]:
+    """Stream and id of every message that something received says was redacted."""
+    arrivals = (what for what in received if isinstance(what, Arrival))
+    return {(arrival.stream, arrival.entry.target) for arrival in arrivals if arrival.entry.type == "redacted"}
+
+
+def tombstone(arrival: Arrival) -> Arrival:
+    """A message whose body was taken away while it was on its way: it keeps its place."""
+    entry = msgspec.structs.replace(arrival.entry, body=None, is_redacted=True)
+    return msgspec.structs.replace(arrival, entry=entry, by_reference=False)
 
 
 class Doubt(Exception):
@@ -106,12 +121,17 @@ class Reader:
                 await self._renew(mailboxes, mailbox, last)
                 beat_at = now + self._beat_s
             block_ms = max(1, int((beat_at - time.monotonic()) * 1000))
-            for number, what in await mailboxes.read(mailbox, last, block_ms=block_ms, count=ENTRIES_PER_READ):
+            received = await mailboxes.read(mailbox, last, block_ms=block_ms, count=ENTRIES_PER_READ)
+            redacted = redacted_in(what for _, what in received)
+            if redacted:
+                beat_at = time.monotonic()  # the next lease takes what was read out of the mailbox, bodies too
+            for number, what in received:
                 if number != last + 1:
                     raise Doubt(f"entries {last + 1} to {number - 1} are missing")
                 last = number
                 if isinstance(what, Arrival):
-                    self._node.dispatch(what)
+                    is_redacted = (what.stream, str(what.entry.id)) in redacted
+                    self._node.dispatch(tombstone(what) if is_redacted else what)
                 elif isinstance(what, Beat):
                     sent_at.pop(what.number, None)
                     self.last_seen = time.monotonic()

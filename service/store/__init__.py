@@ -16,10 +16,11 @@ No call is repeated here, but for a refusal that tells the time. A cancelled cal
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
-from service.core.entries import Durability, Page
+from service.core.entries import Durability, Page, Stretch
+from service.core.history import Past, Question
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
-from service.store import devices, groups, jobs, nodes, retention, streams, upkeep
+from service.store import devices, groups, history, jobs, nodes, retention, streams, upkeep
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.mailbox import MailboxReader
@@ -166,6 +167,16 @@ class Store:
         """
         return await streams.page(self._context, stream, after, users, max_entries=max_entries, max_bytes=max_bytes)
 
+    async def history(self, user: str, question: Question, *, max_bytes: int, looked_max: int) -> Past:
+        """What `user` asks of a stream's history, read in one moment; `core.history.answer` says what it means.
+
+        Only what is the user's is read: an inbox is taken for the user's own, of a group it is the stretches of
+        membership. Up to `max_bytes` of entries, at least one each way that is asked for; with a partner, up to
+        `looked_max` entries are looked at each way. Writes nothing. Raises `not_member` for a group that the user
+        never was in, whether or not it exists.
+        """
+        return await history.history(self._context, user, question, max_bytes=max_bytes, looked_max=looked_max)
+
     async def redact(self, stream: str, entry: EntryId, by: str, *, only_sender: bool) -> EntryId | None:
         """Take away the body of a message, in both inboxes when it is a direct one; the number stays.
 
@@ -309,6 +320,10 @@ class Store:
     async def is_member(self, user: str, group: str) -> bool:
         """Whether `user` is a member now."""
         return await groups.is_member(self._context, user, group)
+
+    async def stretches(self, user: str, group: str) -> tuple[Stretch, ...]:
+        """When `user` was a member, oldest first; empty when never, or when there is no such group."""
+        return await groups.stretches(self._context, user, group)
 
     # Nodes
 

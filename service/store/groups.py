@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from service.core.entries import Stretch
 from service.core.names import group_stream
 from service.errors import Uncertain
 from service.store import decode
@@ -109,3 +110,8 @@ async def is_member(context: Context, user: str, group: str) -> bool:
     """See `Store.is_member`. A membership record whose last stretch has no end is one of a member."""
     raw = await context.link.call("HGET", context.layout.group(group), user, is_write=False)
     return raw is not None and raw.endswith(b",")
+
+
+async def stretches(context: Context, user: str, group: str) -> tuple[Stretch, ...]:
+    """See `Store.stretches`."""
+    return decode.stretches(await context.link.call("HGET", context.layout.group(group), user, is_write=False))

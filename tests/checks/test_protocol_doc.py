@@ -1,4 +1,6 @@
-"""docs/protocol.md says what the code does: frames and their fields, examples, limits, errors, the texts of /chat."""
+"""docs/protocol.md says what the code does: frames and their fields, examples, limits, errors; docs/chat.md the texts
+of /chat, docs/http.md the paths.
+"""
 
 import re
 from pathlib import Path
@@ -6,7 +8,9 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from starlette.routing import BaseRoute
 
+from service.api.routes import ROUTES
 from service.app import CONVERSATIONS
 from service.config import Limits as Settings
 from service.core import frames
@@ -19,6 +23,8 @@ from service.transports import chat
 
 DOC = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = DOC.read_text(encoding="utf-8")
+CHAT = DOC.with_name("chat.md").read_text(encoding="utf-8")
+HTTP = DOC.with_name("http.md").read_text(encoding="utf-8")
 LINES_MAX = 500
 
 
@@ -115,7 +121,7 @@ def unknown_names(given: dict[str, Any], kind: type[msgspec.Struct]) -> set[str]
 
 
 def test_no_example_is_overlooked() -> None:
-    frames_shown = len(re.findall(r'\{"type":', TEXT))
+    frames_shown = len(re.findall(r'(?<![\[,])\{"type":', TEXT))  # those that do not lie within another
     assert sum(map(len, examples().values())) == frames_shown, (
         'docs/protocol.md: show a frame as `{"type":…}` under its heading, or on a line that begins with → or ←'
     )
@@ -145,6 +151,7 @@ def test_examples_of_server_frames_decode() -> None:
         parts: list[tuple[type[msgspec.Struct], dict[str, Any]]]
         parts = [(frames.StreamState, state) for state in given.get("streams", {}).values()]
         parts += [(frames.Cause, cause) for cause in (*given.get("causes", ()), *filter(None, [given.get("cause")]))]
+        parts += [(SERVER[frame["type"]], frame) for frame in (*given.get("messages", ()), *given.get("gaps", ()))]
         parts.append((SERVER[tag], given))
         for kind, part in parts:
             assert not unknown_names(part, kind), f"docs/protocol.md: no such field {unknown_names(part, kind)}: {line}"
@@ -198,21 +205,25 @@ def chat_texts() -> list[str]:
 
 
 def test_chat_texts_are_to_the_letter() -> None:
-    missing = [text for text in chat_texts() if f"`{text}`" not in TEXT]
-    assert not missing, f"add these texts to the /chat section of docs/protocol.md, to the letter: {missing}"
+    missing = [text for text in chat_texts() if f"`{text}`" not in CHAT]
+    assert not missing, f"add these texts to docs/chat.md, to the letter: {missing}"
 
 
 def test_chat_calls_are_understood() -> None:
-    calls = re.search(r"^```chat\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    assert calls, "add the four calls of /chat/channel to docs/protocol.md, in a ```chat block"
+    calls = re.search(r"^```chat\n(.*?)^```", CHAT, re.MULTILINE | re.DOTALL)
+    assert calls, "add the four calls of /chat/channel to docs/chat.md, in a ```chat block"
     methods = [msgspec.json.decode(line)["Method"] for line in calls[1].splitlines()]
-    assert methods == ["One", "UserGroup", "Group", "All"], "docs/protocol.md: show each call of /chat/channel once"
+    assert methods == ["One", "UserGroup", "Group", "All"], "docs/chat.md: show each call of /chat/channel once"
 
 
-def test_every_path_is_named() -> None:
-    paths = [str(getattr(route, "path", "")).replace("{", "<").replace("}", ">") for route in CONVERSATIONS]
-    missing = [path for path in paths if f"{path}`" not in TEXT]
-    assert not missing, f"add the paths {missing} to docs/protocol.md"
+@pytest.mark.parametrize(
+    ("routes", "text", "page"),
+    [(CONVERSATIONS, TEXT + CHAT, "docs/protocol.md or docs/chat.md"), (ROUTES, HTTP, "docs/http.md")],
+)
+def test_every_path_is_named(routes: list[BaseRoute], text: str, page: str) -> None:
+    paths = [str(getattr(route, "path", "")).replace("{", "<").replace("}", ">") for route in routes]
+    missing = [path for path in paths if f"{path}`" not in text]
+    assert not missing, f"add the paths {missing} to {page}"
 
 
 def test_the_page_can_be_read_in_one_sitting() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.auth import Principal, may, sign_in
+from service.auth import Action, Principal, may, sign_in
 from service.config import load
 from service.errors import WaypostError
 
@@ -34,3 +34,14 @@ def test_who_may_send_where() -> None:
     assert may(speaker, "send", "all")
     with pytest.raises(WaypostError, match="bad_stream"):
         may(anyone, "send", "bob")
+
+
+@pytest.mark.parametrize("action", ["read", "redact"])
+def test_who_may_look_where_and_take_away(action: Action) -> None:
+    ann = Principal("ann", can_broadcast=True)
+    assert may(ann, action, "user:ann")
+    assert may(ann, action, "all")
+    assert may(ann, action, "group:g1")  # the store knows the members
+    assert not may(ann, action, "user:bob")
+    with pytest.raises(WaypostError, match="bad_name"):
+        may(ann, action, "user:..")

@@ -41,6 +41,7 @@ def decoded(text: str | bytes) -> frames.ClientFrame | Malformed:
         ('{"type":"leave","group":"g1","ref":"a"}', frames.Leave("g1", "a")),
         ('{"type":"ack","offsets":{"user:ann":"5-1"}}', frames.Ack({"user:ann": "5-1"})),
         ('{"type":"ack","offsets":{},"ref":0}', frames.Ack({}, 0)),
+        ('{"type":"history","stream":"all","before":9,"with":"ann"}', frames.AskHistory("all", before=9, with_="ann")),
         ('{"type":"ping"}', frames.Ping()),
         ('{"type":"ping","ref":null}', frames.Ping()),
         ('{"type":"ping","ref":-7}', frames.Ping(-7)),
@@ -64,7 +65,7 @@ def test_a_send_is_decoded() -> None:
 
 def test_every_type_of_client_frame_is_tried_here() -> None:
     tags = {str(kind.__struct_config__.tag) for kind in frames.CLIENT_FRAMES}
-    assert tags == {"hello", "offsets", "send", "join", "leave", "ack", "ping"}
+    assert tags == {"hello", "offsets", "send", "join", "leave", "ack", "history", "ping"}
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,8 @@ def test_a_server_frame_is_this_json(frame: frames.ServerFrame, text: str) -> No
 
 
 def test_every_type_of_server_frame_is_tried_here() -> None:
-    assert {type(frame) for frame, _ in ANSWERS.values()} == set(frames.ServerFrame.__args__)
+    elsewhere = {frames.History}  # in test_history.py
+    assert {type(frame) for frame, _ in ANSWERS.values()} | elsewhere == set(frames.ServerFrame.__args__)
 
 
 # -- out: entries ------------------------------------------------------------------------------------------------------
