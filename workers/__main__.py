@@ -153,6 +153,8 @@ class Worker:
     async def _look_at(self, name: str) -> None:
         pause_s = LOOK_S
         try:
+            if not self._shift.store.run:  # it was never reached yet
+                await self._shift.door.wait()
             pause_s = await self._run_if_due(name)
         except WaypostError as problem:
             log.warning("look_failed", worker=self._shift.worker, job=name, detail=problem.detail)
