@@ -16,7 +16,7 @@ from tests.integration.lines import Line
 from tests.integration.store.kit import Admin
 from tests.integration.stories.faults import PULSE, Faults, FaultyLink
 from tests.integration.stories.model import Attempt, Model
-from tests.integration.stories.watch import Watch, Written
+from tests.integration.stories.watch import Asked, Watch, Written
 from tests.service import Frame
 
 
@@ -118,6 +118,7 @@ class Phone(Line):
         self.attempts: dict[str, Attempt] = {}
         self.acks: dict[str, dict[str, EntryId]] = {}  # ref → offsets
         self.claims: list[str] = []
+        self.questions: dict[str, Asked] = {}  # about the past
         self._mailboxes: dict[str, str] = {}  # ref → the mailbox that its own entry is to come through
         self._refs = itertools.count(1)
         super().__init__(host.node, device.user)
@@ -172,11 +173,20 @@ class Phone(Line):
         self.claims.append(ref)
         self.say(type="ack", ref=ref, offsets={stream: str(offset)})
 
+    def look_back(self, stream: str, anchor: dict[str, object], limit: int) -> None:
+        """Asks what was said in a stream."""
+        ref = f"{self.label}.h{next(self._refs)}"
+        known = self.watch.known(stream)
+        gone = frozenset(n for n in range(1, len(known.entries) + 1) if known.is_gone(n))
+        since = known.member_since(self.device.user)
+        self.questions[ref] = Asked(stream, str(anchor), limit, gone, frozenset(known.redacted), since)
+        self.say(type="history", ref=ref, stream=stream, limit=limit, **anchor)
+
     @property
     def waits_for(self) -> list[str]:
         """What was asked and not answered."""
         answered = {str(frame["ref"]) for frame in self.frames if "ref" in frame}
-        return [ref for ref in (*self.attempts, *self.acks, *self.claims) if ref not in answered]
+        return [ref for ref in (*self.attempts, *self.acks, *self.claims, *self.questions) if ref not in answered]
 
     def take_frames(self) -> None:
         """Holds what has come since against the model."""
@@ -199,6 +209,8 @@ class Phone(Line):
                 confirmed[stream] = max(offset, confirmed.get(stream, offset))
         elif ref in self.claims:
             assert frame.get("code") == "ack_beyond", f"{self.label}: {frame} to what was never delivered"
+        elif ref in self.questions:
+            self.watch.check_past(self.questions[ref], frame)
         elif ref in self.attempts:
             attempt = self.attempts[ref]
             assert attempt.answer is None, f"{self.label}: {ref} was answered twice: {attempt.answer}, {frame}"

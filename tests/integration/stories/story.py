@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from service.config import Retention
-from service.core.names import ZERO, EntryId, group_stream
+from service.core.names import ZERO, EntryId, group_stream, user_stream
 from service.core.retention import Policy
 from service.errors import Uncertain
 from service.store import Store, TrimCause
@@ -203,6 +203,24 @@ class Story:
             told = ", ".join(f"{stream} {offset.n}" for stream, offset in offsets.items())
             self.tell(f"{phone.label} acknowledges {told}{'' if is_answered else ', without waiting'}")
             phone.acknowledge(offsets, is_answered=is_answered)
+
+    @act(
+        who=devices,
+        stream=streams,
+        place=st.tuples(st.sampled_from(("newest", "after", "before", "around")), st.integers(0, 30), st.booleans()),
+        limit=st.integers(1, 7),
+    )
+    async def look_back(self, who: int, stream: str, place: tuple[str, int, bool], limit: int) -> None:
+        """A device asks what was said in a stream: above, below or around one of its entries, or lately."""
+        for phone in self.world.phones_of(who)[-1:]:
+            if stream.startswith("user:") and stream != user_stream(phone.device.user):
+                stream = user_stream(phone.device.user)
+            entries = self.world.model.streams[stream].entries
+            side, at, by_id = place
+            n = min(at, len(entries))
+            anchor: dict[str, object] = {} if side == "newest" else {side: str(entries[n - 1].id) if by_id and n else n}
+            self.tell(f"{phone.label} asks for {limit} of {stream}{''.join(f', {k} {v}' for k, v in anchor.items())}")
+            phone.look_back(stream, anchor, limit)
 
     @act(who=devices)
     async def claim_too_much(self, who: int) -> None:

@@ -19,6 +19,17 @@ class Written(NamedTuple):
     should_be: bool
 
 
+class Asked(NamedTuple):
+    """A question about the past, and what was so when it was asked."""
+
+    stream: str
+    anchor: str
+    limit: int
+    gone: frozenset[int]
+    redacted: frozenset[int]
+    member_since: int | None
+
+
 class Watch:
     """How far one connection of a device of `user` has come, each frame held against the model.
 
@@ -69,12 +80,12 @@ class Watch:
         if stream in self._stored:
             return self._stored[stream].n
         # A group that the device knew nothing of: from where its user joined.
-        joined = self._known(stream).member_since(self.user)
-        return self._known(stream).head.n if joined is None else joined
+        joined = self.known(stream).member_since(self.user)
+        return self.known(stream).head.n if joined is None else joined
 
     def missing(self, stream: str, below: int) -> list[int]:
         """The numbers that are owed and did not come, below one that did."""
-        return self._known(stream).owed(self.user, self.at(stream), below)
+        return self.known(stream).owed(self.user, self.at(stream), below)
 
     # -- where it begins -----------------------------------------------------------------------------------------------
 
@@ -83,7 +94,7 @@ class Watch:
         self.is_welcome = True
         assert {user_stream(self.user), "all"} <= frame["streams"].keys()
         for stream, state in frame["streams"].items():
-            known = self._known(stream)
+            known = self.known(stream)
             offset, head, floor = (parse_id(state[name]) for name in ("offset", "head", "floor"))
             assert head.n <= known.head.n, f"{stream}: {state} is beyond {known.head}"
             assert floor <= known.floor, f"{stream}: {state} is above the floor {known.floor}"
@@ -115,7 +126,7 @@ class Watch:
             missing = self.missing(name, head.n + 1)
             assert not missing, f"live, but {missing} of {name} did not come"
 
-    def _known(self, stream: str) -> Stream:
+    def known(self, stream: str) -> Stream:
         known = self._model.streams.get(stream)
         assert known is not None, f"there is no stream {stream}"
         assert not stream.startswith("user:") or stream == user_stream(self.user), f"{stream} is not {self.user}'s"
@@ -125,7 +136,7 @@ class Watch:
 
     def _check_content(self, frame: Frame) -> None:
         stream, entry_id = frame["stream"], parse_id(frame["id"])
-        known = self._known(stream)
+        known = self.known(stream)
         entry = known.at(entry_id.n)
         seen = Entry(
             id=entry_id,
@@ -145,7 +156,7 @@ class Watch:
         assert not is_late, f"{frame} was redacted before this connection began"
 
     def _entry(self, stream: str, entry: EntryId) -> None:
-        known, at = self._known(stream), self.at(stream)
+        known, at = self.known(stream), self.at(stream)
         assert entry == known.at(entry.n).id, f"{stream}: there is no {entry}"
         is_own = known.is_owed(self.user, entry.n) or known.begins(self.user, entry.n)
         assert is_own, f"{stream}: {entry} is not {self.user}'s: {known.stretches.get(self.user)}"
@@ -162,11 +173,52 @@ class Watch:
         elif entry.n > self.at(stream):
             self._entry(stream, entry)
 
+    # -- the past ------------------------------------------------------------------------------------------------------
+
+    def check_past(self, asked: "Asked", frame: Frame) -> None:
+        """An answer about the past: of every number within its bounds it says what became of it, and moves nothing."""
+        known = self.known(asked.stream)
+        if frame["type"] == "error":
+            is_still_in = asked.member_since is not None and known.member_since(self.user) == asked.member_since
+            may_be = (
+                {"unavailable"} if not known.name.startswith("group:") or is_still_in else {"unavailable", "not_member"}
+            )
+            assert frame["code"] in may_be, f"{asked}: {frame}"
+            return
+        assert len(frame["messages"]) <= asked.limit, f"{asked}: {len(frame['messages'])} came"
+        told = {}
+        for message in frame["messages"]:
+            self._check_content(message)
+            n = parse_id(message["id"]).n
+            assert n not in asked.gone, f"{asked}: {n} had gone"
+            assert n not in asked.redacted or "body" not in message, f"{asked}: {n} was redacted"
+            told[n] = "entry"
+        assert list(told) == sorted(told), f"{asked}: not oldest first"
+        for gap in frame["gaps"]:
+            for n in range(parse_id(gap["after"]).n + 1, parse_id(gap["to"]).n + 1):
+                assert known.is_gone(n), f"{asked}: {n} is there, and told as gone"
+                assert n not in told, f"{asked}: {n} is told twice"
+                told[n] = "gap"
+        # Of a joining that has gone nobody knows any more whether it was an entry of its own.
+        theirs = [
+            n
+            for n in range(1, parse_id(frame["head"]).n + 1)
+            if known.is_owed(self.user, n) or n in told or (known.begins(self.user, n) and not known.is_gone(n))
+        ]
+        assert all(known.is_owed(self.user, n) or known.begins(self.user, n) for n in told), f"{asked}: {told}"
+        bounds = [parse_id(frame[name]).n for name in ("first", "last") if name in frame]
+        within = [n for n in theirs if bounds and bounds[0] <= n <= bounds[1]]
+        assert sorted(told) == within, f"{asked}: {sorted(told)} of {within} in {frame}"
+        below = [n for n in theirs if bounds and n < bounds[0]]
+        above = [n for n in theirs if bounds and n > bounds[1]]
+        assert not (frame["found_oldest"] and below), f"{asked}: {below} are left out"
+        assert not (frame["found_newest"] and above), f"{asked}: {above} are left out"
+
     # -- gaps ----------------------------------------------------------------------------------------------------------
 
     def _gap(self, frame: Frame) -> None:
         stream = frame["stream"]
-        known = self._known(stream)
+        known = self.known(stream)
         after, to, at = parse_id(frame["after"]), parse_id(frame["to"]), self.at(stream)
         told = range(after.n + 1, to.n + 1)
         assert frame["missed"] == len(told) > 0, f"{frame}: a gap of nothing"
