@@ -154,6 +154,7 @@ async def test_a_node_that_reads_the_message_and_its_redaction_together_pushes_n
     await eventually(lambda: where_it_is(database) == [], "no key holds the body", 5)
 
 
+@pytest.mark.parametrize("database", ["valkey"], indirect=True)  # it waits for long, and is not about the database
 async def test_a_node_that_died_with_the_body_in_its_mailbox_keeps_it_no_longer_than_the_mailbox(
     database: Server, start_nodes: StartNodes
 ) -> None:

@@ -183,6 +183,7 @@ def has_seen(worker: WorkerProcess, jumps: int) -> bool:
 
 
 @pytest.mark.skipif(library() is None, reason="libfaketime is not on this machine")
+@pytest.mark.parametrize("database", ["valkey"], indirect=True)  # it waits for long, and is not about the database
 async def test_a_clock_of_the_worker_that_is_set_back_or_ahead_changes_no_schedule(
     store: Store, start_worker: StartWorker
 ) -> None:
@@ -202,6 +203,7 @@ async def test_a_clock_of_the_worker_that_is_set_back_or_ahead_changes_no_schedu
         clock.remove()
 
 
+@pytest.mark.parametrize("database", ["valkey"], indirect=True)  # it waits for long, and is not about the database
 async def test_a_connected_device_is_not_forgotten_however_silent_it_is(
     database: Server, store: Store, start_node: StartNode, start_worker: StartWorker
 ) -> None:
