@@ -18,9 +18,10 @@ WORST_STREAMS = 20  # that a plan names one by one: what fits on a screen
 class PolicyPlan(msgspec.Struct, kw_only=True):
     """What a run would remove under one policy.
 
-    `streams` are under it, `to_trim` of them would lose `entries` of `size` bytes. `oldest_age_s` is the age of the
-    oldest entry kept in any of them, `horizon_s` how long a device may stay away from the fastest of them and lose
-    nothing, at the present rate (None: nothing is kept, or for ever).
+    `streams` are under it (one that nothing goes of may be counted twice while streams are being made), `to_trim` of
+    them would lose `entries` of `size` bytes. `oldest_age_s` is the age of the oldest entry kept in any of them,
+    `horizon_s` how long a device may stay away from the fastest of them and lose nothing, at the present rate (None:
+    nothing is kept, or for ever).
     """
 
     policy: str
@@ -60,12 +61,11 @@ async def plan(store: Store, settings: Retention, streams: Iterable[str] | None 
     made = Plan(at_ms=now_ms)
     policies = {policy.match: policy for policy in (*DEFAULTS, *settings.policies)}
     found = {match: PolicyPlan(policy=match, source=policy.source) for match, policy in policies.items()}
-    seen: set[str] = set()
+    planned: set[str] = set()  # of which something goes: few, where there are many
     asked = 0
     async for name, is_ripe, oldest in _streams(store, settings, now_ms, streams):
-        if name in seen:
+        if name in planned:  # a walk may show a name twice
             continue
-        seen.add(name)
         policy = policy_of(name, settings.policies)
         of_policy = found[policy.match]
         of_policy.streams += 1
@@ -74,6 +74,7 @@ async def plan(store: Store, settings: Retention, streams: Iterable[str] | None 
         else:
             one = _untouched(name, policy, oldest, now_ms)
         if one.upto is not None:
+            planned.add(name)
             idle_before = max(0, now_ms - settings.device_idle_max * 1000)
             most = settings.unread_devices - asked
             unread = await store.unread(name, one.floor, one.upto, idle_before=idle_before, devices_max=most)
