@@ -22,6 +22,7 @@ from tests.integration.store.kit import Server, key_of, wait_until
 from tests.service import free_port
 from tests.soak import cast
 from tests.soak.stage import SETTINGS, Stage
+from tests.worker import WorkerProcess
 
 Deed = Callable[[Stage, random.Random], None]
 
@@ -265,6 +266,49 @@ def trimmed(stage: Stage, chance: random.Random) -> None:
     stage.store_call(trim)
 
 
+POLICIES = (
+    """
+[retention]
+device_idle_max = "1d"
+[[retention.policies]]
+match = "user:*"
+max_entries = 40
+hold_unread = "1h"
+[[retention.policies]]
+match = "all"
+max_bytes = "6KB"
+min_keep = 10
+"""
+    + "".join(
+        f'[[retention.policies]]\nmatch = "group:g{number}"\nmax_entries = {20 + 10 * number}\n'
+        for number in range(cast.GROUPS)
+    )
+    + "".join(f'[jobs.{job}]\nevery = "1d"\n' for job in ("devices", "groups", "audit"))
+    + '[jobs.retention]\nevery = "1s"\n'
+)
+
+
+def trimmed_by_workers(stage: Stage, chance: random.Random) -> None:
+    """Two workers carry out policies every second, while they are stopped, go on, and are killed."""
+    path = stage.folder / "retention.toml"
+    path.write_text(POLICIES)
+    stage.keep_memberships()  # of groups that keep their members: stretches that go have been there before
+    workers = [WorkerProcess(stage.database.url, config=path, job_lease_s=1).start() for _ in range(2)]
+    try:
+        for _ in range(chance.randrange(2, 4)):
+            _last(chance, 0.5, 1.5)
+            stopped = chance.choice(workers)
+            stopped.signal(signal.SIGSTOP)
+            _last(chance, 0.5, 2)
+            stopped.signal(signal.SIGCONT)
+        chance.choice(workers).signal(signal.SIGKILL)
+        _last(chance, 0.5, 1.5)
+    finally:
+        for worker in workers:
+            assert "Traceback" not in worker.said(), worker.said()
+            worker.remove()
+
+
 def redacted(stage: Stage, chance: random.Random) -> None:
     streams = [*(f"group:g{number}" for number in range(cast.GROUPS)), *(f"user:{user}" for user in cast.users), ALL]
 
@@ -378,6 +422,7 @@ KINDS: dict[str, Kind] = {
     "two migrations at once": Kind(migrated_twice_at_once),
     "clock set back": Kind(clock_set_back),
     "trimmed": Kind(trimmed, frozenset({"trimmed"})),
+    "trimmed by workers, stopped and killed": Kind(trimmed_by_workers, frozenset({"trimmed"})),
     "redacted": Kind(redacted),
     "end of the append-only file cut off": Kind(power_cut, _LOSES),
     "the same with appendfsync everysec": Kind(power_cut_everysec, _LOSES),
