@@ -11,6 +11,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 
+from service.api.problems import no_route
 from service.api.routes import ROUTES
 from service.config import Settings
 from service.errors import Reset, WaypostError
@@ -61,7 +62,9 @@ def make_app(node: Node, settings: Settings) -> Starlette:
         await asyncio.gather(running, return_exceptions=True)
         await node.store.close()
 
-    app = Starlette(routes=[*ROUTES, *CONVERSATIONS], lifespan=lifespan)
+    app = Starlette(
+        routes=[*ROUTES, *CONVERSATIONS], lifespan=lifespan, exception_handlers={404: no_route, 405: no_route}
+    )
     app.state.node = node
     app.state.settings = settings
     return app

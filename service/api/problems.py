@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +34,15 @@ def refusal(problem: WaypostError) -> Response:
     if row.http == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(msgspec.json.encode(body), row.http, headers, "application/problem+json")
+
+
+def no_route(_request: Request, problem: Exception) -> Response:
+    """What the router refuses: a path that nothing is at, or another method than its own."""
+    is_method = isinstance(problem, HTTPException) and problem.status_code == 405
+    answer = refusal(WaypostError("method_not_allowed" if is_method else "no_path"))
+    if isinstance(problem, HTTPException) and problem.headers:
+        answer.headers.update(problem.headers)  # `allow`
+    return answer
 
 
 def telling(handler: Handler) -> Handler:

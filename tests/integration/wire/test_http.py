@@ -1,5 +1,6 @@
 """HTTP: `GET /v1/streams/{stream}/messages` and `DELETE …/{id}`: answers, links, refusals."""
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -281,10 +282,26 @@ async def test_while_the_store_is_away_it_is_unavailable_and_then_goes_on(fresh:
         server.remove()
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-def test_other_methods_are_not_allowed(node: NodeProcess, method: str) -> None:
-    request = urllib.request.Request(node.url + messages_path("all", "alice"), b"{}", method=method)
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(request, timeout=5)
-    refusal.value.close()
-    assert refusal.value.code == 405
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        *((method, messages_path("all", "alice"), "method_not_allowed") for method in ("POST", "PUT", "PATCH")),
+        ("GET", messages_path("all", "alice").replace("messages?", "messages/1-1?"), "method_not_allowed"),
+        ("GET", "/v1/nothing", "no_path"),
+        ("GET", "/v1/streams/group:g%2Fx/messages?user=alice", "no_path"),
+    ],
+)
+def test_other_paths_and_methods_are_problems_too(node: NodeProcess, method: str, path: str, code: str) -> None:
+    body = None if method == "GET" else b"{}"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(node.url + path, body, method=method), timeout=5)
+    with refused.value as refusal:
+        assert refusal.headers["content-type"] == "application/problem+json"
+        said = json.load(refusal)
+    assert (refusal.code, said["code"], said["status"], said["retry"]) == (
+        ERRORS[code].http,
+        code,
+        ERRORS[code].http,
+        False,
+    )
+    assert (refusal.headers["allow"] is not None) == (code == "method_not_allowed")
