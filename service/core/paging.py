@@ -12,12 +12,17 @@ import msgspec
 from service.core.entries import Entry, GapKind, Page, Redaction, Removal, Stretch
 from service.core.names import ZERO, EntryId
 
+# A gap names so many removals one by one. A phone that was off for a week has missed two thousand runs of a job: those
+# are told by their cause, each with the last time.
+CAUSES_MAX = 16
+
 
 class Gap(msgspec.Struct, frozen=True):
     """A stretch above `after`, up to `to`, that no longer exists.
 
     `missed` is how many numbers it spans, None when another history makes that unknowable. `causes` are lines of the
-    ledger, oldest first, never empty. `next` is the first id that still exists above it, None when there is none.
+    ledger, oldest first, never empty (the last of each cause, where they are many). `next` is the first id that still
+    exists above it, None when there is none.
     """
 
     after: EntryId
@@ -221,6 +226,8 @@ class _Laying:
         if not causes:
             kind: GapKind = "trimmed" if to <= self.page.floor else "lost"
             causes = (Removal(after=after, to=to, count=to.n - after.n, kind=kind, at=0),)
+        if len(causes) > CAUSES_MAX:
+            causes = _by_cause(causes)
         self.items.append(Gap(after, to, to.n - after.n, causes))
 
     def finish(self, after: EntryId, *, has_ended: bool) -> Layout:
@@ -234,6 +241,16 @@ class _Laying:
             else:
                 following = item.id
         return Layout(tuple(self.items), max(after, self.upto), has_ended)
+
+
+def _by_cause(removals: tuple[Removal, ...]) -> tuple[Removal, ...]:
+    """The newest removal of each cause, in order of time, and no more than `CAUSES_MAX` of them."""
+    newest: dict[tuple[str, str, str], Removal] = {}
+    for removal in removals:
+        cause = (removal.kind, removal.policy, removal.limit)
+        newest.pop(cause, None)
+        newest[cause] = removal
+    return tuple(newest.values())[-CAUSES_MAX:]
 
 
 def _tombstone(redaction: Redaction) -> Entry:

@@ -15,6 +15,7 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_NOTING = ("trim",)  # those that note what they remove, run by run
 _OLDEST = ("trim", "survey", "measure")  # those that walk a stream from its oldest entry
 _MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or forget them
 _READING = ("history",)  # those that look into a stream; `page_v1` has copies of its own, and is immutable
@@ -58,7 +59,13 @@ def library(name: str) -> str:
 @cache
 def text(name: str) -> str:
     """The whole text of a library: its header, the shared parts, the function's file."""
-    shared = {"_append": _APPENDING, "_membership": _MEMBERSHIP, "_oldest": _OLDEST, "_reading": _READING}
+    shared = {
+        "_append": _APPENDING,
+        "_membership": _MEMBERSHIP,
+        "_ledger": _NOTING,
+        "_oldest": _OLDEST,
+        "_reading": _READING,
+    }
     parts = ("_shared", *(part for part, names in shared.items() if name in names), name)
     texts = ((_FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return "\n".join((f"#!lua name={library(name)}", *texts))

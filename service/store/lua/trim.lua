@@ -24,21 +24,6 @@ local function drop_redactions(name, low, high)
   in_chunks('HDEL', name, numbers)
 end
 
-local function note(ledger, line)
-  local newest = redis.call('LINDEX', ledger, -1)
-  local is_read, earlier = pcall(cjson.decode, newest or '')
-  local is_same = is_read and type(earlier) == 'table' and line.run ~= '' and earlier.to == line.after
-  for _, name in ipairs({'run', 'kind', 'policy', 'limit'}) do
-    is_same = is_same and earlier[name] == line[name]
-  end
-  if is_same then
-    line.after, line.count = earlier.after, earlier.count + line.count
-    redis.call('LSET', ledger, -1, cjson.encode(line))
-  else
-    note_removal(ledger, line)
-  end
-end
-
 -- Keeps what `measure` has measured in step with what went; what went above it is measured no more.
 local function take_off(name, last, bytes)
   local measured = redis.call('HMGET', name, 'upto', 'bytes')
@@ -94,7 +79,7 @@ local function trim(_, args)
     take_off(sizes_key, last, gone.bytes)
   end
   redis.call('HSET', key(arg.tag, 'h', arg.stream), 'floor', to)
-  note(key(arg.tag, 'x', arg.stream), {
+  note_in_run(key(arg.tag, 'x', arg.stream), {
     after = floor, to = to, count = gone.count, kind = arg.kind, policy = arg.policy, limit = arg.limit_name,
     at = now_ms(), run = arg.run,
   })

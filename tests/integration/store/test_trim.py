@@ -1,5 +1,7 @@
 """trim: bounded steps, a floor, a ledger, and what it leaves alone."""
 
+import itertools
+
 import pytest
 
 from service.core.names import ZERO, EntryId
@@ -109,13 +111,33 @@ async def test_a_floor_is_never_lowered(store: Store, admin: Admin) -> None:
 
 async def test_the_ledger_is_capped(store: Store, admin: Admin) -> None:
     ids = await send(store, *(to_all("alice") for _ in range(1010)))
-    for entry in ids:
-        await store.trim("all", entry, TrimCause())
+    for number, entry in enumerate(ids):
+        await store.trim("all", entry, TrimCause("all", f"max_entries={number}"))
 
     assert admin.llen(key_of("x", "all")) == 1000
     admin.lset(key_of("x", "all"), -1, "17")
     [last] = await send(store, to_all("alice"))
     assert (await store.trim("all", last, TrimCause(run="r"))).removed == 1
+
+
+async def test_the_oldest_lines_of_one_cause_become_one(store: Store, admin: Admin) -> None:
+    ids = await send(store, *(to_all("alice") for _ in range(350)))
+    for number, entry in enumerate(ids[:300]):
+        await store.trim("all", entry, TrimCause("all", "max_age=14d", run=f"r{number}"))
+    lines = (await store.page("all", ZERO, [], max_entries=1, max_bytes=1)).removals
+    assert len(lines) == 100
+    assert (lines[0].after, lines[0].to, lines[0].count, lines[0].run) == (ZERO, ids[200], 201, "r200")
+    assert [(line.after, line.to) for line in lines[1:]] == list(itertools.pairwise(ids[200:300]))
+    assert (lines[0].policy, lines[0].limit, lines[0].kind) == ("all", "max_age=14d", "trimmed")
+
+    # Of other causes, and of what was lost, none is joined to another.
+    for number, entry in enumerate(ids[300:320]):
+        await store.trim("all", entry, TrimCause("all", f"max_entries={number % 2}", run="later"))
+    admin.lset(key_of("x", "all"), 0, admin.lindex(key_of("x", "all"), 0).replace(b"trimmed", b"lost"))
+    await store.trim("all", ids[320], TrimCause("all", "max_age=14d", run="last"))
+    lines = (await store.page("all", ZERO, [], max_entries=1, max_bytes=1)).removals
+    assert (lines[0].kind, lines[0].after, lines[-1].to) == ("lost", ZERO, ids[320])
+    assert len(lines) == 101
 
 
 async def test_a_worker_whose_lease_was_taken_is_stopped(store: Store, admin: Admin) -> None:
