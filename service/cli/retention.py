@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -47,25 +47,25 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="refuse when more than N messages that a device has not acknowledged would be lost",
     )
 
-    plan = actions.add_parser(
+    planning = actions.add_parser(
         "plan",
         parents=[shared, what],
         help="what a run would remove now; changes nothing",
         description="What a run would remove now, by policy and for the worst streams: entries, bytes, and what "
         "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
     )
-    plan.set_defaults(run=run_plan)
-    run = actions.add_parser(
+    planning.set_defaults(run=functools.partial(_at_the_store, plan))
+    running = actions.add_parser(
         "run",
         parents=[shared, what],
         help="carry out the policies now",
         description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
         "refused, busy, or failed.",
     )
-    run.set_defaults(run=run_run)
+    running.set_defaults(run=functools.partial(_at_the_store, run))
     history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
     history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
-    history.set_defaults(run=run_log)
+    history.set_defaults(run=functools.partial(_at_the_store, past))
 
 
 def _stream(text: str) -> str:
@@ -82,36 +82,40 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def run_plan(args: argparse.Namespace, settings: Settings) -> int:
-    """Print the plan. 1: refused, or the store is out of reach."""
+def _at_the_store(
+    work: Callable[[argparse.Namespace, Settings], int], args: argparse.Namespace, settings: Settings
+) -> int:
+    """Do something to the store that is meant, whose URL the settings then have. 1: there is none, or it refuses."""
     log.set_up(settings.log_level)
     url = store.find(args, settings)
     if url is None:
         return 1
     try:
-        made = asyncio.run(_plan(url, settings, args.stream))
+        return work(args, msgspec.structs.replace(settings, redis_url=url))
     except WaypostError as error:
         print(f"waypost: {error.detail}", file=sys.stderr)
         return 1
-    if args.json:
-        print(_json(made))
-    else:
-        print("\n".join(_told(made)))
+
+
+def plan(args: argparse.Namespace, settings: Settings) -> int:
+    """Print the plan. 1: refused."""
+    made = asyncio.run(_plan(settings, args.stream))
+    print(_json(made) if args.json else "\n".join(_told(made)))
     return _refused(made, args.max_unread_lost)
 
 
-async def _plan(url: str, settings: Settings, streams: Sequence[str] | None) -> "Plan":
-    from service.trimming import plan  # noqa: PLC0415 - see service/cli
+async def _plan(settings: Settings, streams: Sequence[str] | None) -> "Plan":
+    from service import trimming  # noqa: PLC0415 - see service/cli
 
-    async with _open(url, settings) as opened:
-        return await plan(opened, settings.retention, streams)
+    async with _open(settings) as opened:
+        return await trimming.plan(opened, settings.retention, streams)
 
 
 @asynccontextmanager
-async def _open(url: str, settings: Settings) -> "AsyncIterator[Store]":
+async def _open(settings: Settings) -> "AsyncIterator[Store]":
     from service.store import Store, StoreOptions  # noqa: PLC0415 - see service/cli
 
-    opened = await Store.connect(url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
+    opened = await Store.connect(settings.redis_url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
     try:
         await opened.check_server()
         yield opened
@@ -119,27 +123,19 @@ async def _open(url: str, settings: Settings) -> "AsyncIterator[Store]":
         await opened.close()
 
 
-def run_run(args: argparse.Namespace, settings: Settings) -> int:
-    """Trim now, and print the report. 1: refused, busy, failed, or the store is out of reach."""
-    log.set_up(settings.log_level)
-    url = store.find(args, settings)
-    if url is None:
-        return 1
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Trim now, and print the report. 1: refused, busy or failed."""
     from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
     from workers import retention  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
+    if args.max_unread_lost is not None:
+        refusal = _refused(asyncio.run(_plan(settings, args.stream)), args.max_unread_lost)
+        if refusal:
+            return refusal
     work = functools.partial(retention.run_on, streams=args.stream) if args.stream else None
-    settings = msgspec.structs.replace(settings, redis_url=url)
     try:
-        if args.max_unread_lost is not None:
-            refusal = _refused(asyncio.run(_plan(url, settings, args.stream)), args.max_unread_lost)
-            if refusal:
-                return refusal
         report = asyncio.run(workers.once(settings, "retention", work))
-    except WaypostError as error:
-        print(f"waypost: {error.detail}", file=sys.stderr)
-        return 1
     except (workers.JobBusy, Lost):
         print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
         return 1
@@ -147,17 +143,9 @@ def run_run(args: argparse.Namespace, settings: Settings) -> int:
     return 0 if report.state == "done" else 1
 
 
-def run_log(args: argparse.Namespace, settings: Settings) -> int:
-    """Print reports of past runs. 1: the store is out of reach."""
-    log.set_up(settings.log_level)
-    url = store.find(args, settings)
-    if url is None:
-        return 1
-    try:
-        reports = asyncio.run(_reports(url, settings, args.limit))
-    except WaypostError as error:
-        print(f"waypost: {error.detail}", file=sys.stderr)
-        return 1
+def past(args: argparse.Namespace, settings: Settings) -> int:
+    """Print reports of past runs."""
+    reports = asyncio.run(_reports(settings, args.limit))
     if args.json:
         print(_json(reports))
     else:
@@ -165,8 +153,8 @@ def run_log(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _reports(url: str, settings: Settings, limit: int) -> "list[JobReport]":
-    async with _open(url, settings) as opened:
+async def _reports(settings: Settings, limit: int) -> "list[JobReport]":
+    async with _open(settings) as opened:
         reports = await opened.job_reports(REPORTS_LOOKED_AT)
     return [report for report in reports if report.name == "retention"][:limit]
 
