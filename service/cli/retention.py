@@ -235,7 +235,7 @@ def _policy_row(policy: "PolicyPlan") -> list[str]:
         _size(policy.size),
         _unread(policy.unread_messages, policy.unread_devices),
         _age(policy.oldest_age_s, "nothing"),
-        _age(policy.horizon_s, "for ever" if policy.oldest_age_s is not None else "-"),
+        _age(policy.horizon_s, "no end in sight" if policy.oldest_age_s is not None else "-"),
         policy.source,
     ]
 
@@ -249,7 +249,7 @@ def _stream_row(one: "StreamPlan") -> list[str]:
         _size(one.size),
         _unread(one.unread_messages, one.unread_devices),
         _age(one.oldest_age_s, "nothing"),
-        _age(one.horizon_s, "for ever" if one.oldest_age_s is not None else "-"),
+        _age(one.horizon_s, "no end in sight" if one.oldest_age_s is not None else "-"),
         limits + ("; unread is held" if one.is_held else ""),
     ]
 

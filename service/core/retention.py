@@ -26,6 +26,7 @@ _BYTES = {
 }  # fmt: skip
 BYTES_MAX = 1 << 50
 COUNT_MAX = 10**12
+TELLING_PART = 10  # of a limit: the part that has to be there before its rate is reckoned with
 
 
 def parse_duration(text: object) -> int:
@@ -229,16 +230,17 @@ def hold(policy: Policy, stream: str, now_ms: int, device_idle_s: int) -> Hold |
 
 
 def horizon_s(policy: Policy, *, entries: int, size: int, oldest_age_s: float) -> float | None:
-    """How long a device may stay away and lose nothing, at the present rate; None: for ever.
+    """How long a device may stay away and lose nothing, at the present rate; None: no end is in sight.
 
     `entries` and `size` (bytes) are what the stream keeps, `oldest_age_s` is the age of the oldest of them: together
-    the present rate. What an inbox holds for its active devices, or `min_keep` keeps, is promised beyond that.
+    the present rate, which counts once a tenth of a limit is there: a few entries of a few seconds tell nothing of the
+    next hundred thousand. What an inbox holds for its active devices, or `min_keep` keeps, is promised beyond that.
     """
     limits: list[float] = []
     if policy.max_age_s is not None:
         limits.append(policy.max_age_s)
     for limit, kept in ((policy.max_entries, entries), (policy.max_bytes, size)):
-        if limit is not None and kept:
+        if limit is not None and kept * TELLING_PART >= limit:
             limits.append(max(oldest_age_s, 0.001) * limit / kept)
     if not limits:
         return None

@@ -21,7 +21,7 @@ class PolicyPlan(msgspec.Struct, kw_only=True):
     `streams` are under it (one that nothing goes of may be counted twice while streams are being made), `to_trim` of
     them would lose `entries` of `size` bytes. `oldest_age_s` is the age of the oldest entry kept in any of them,
     `horizon_s` how long a device may stay away from the fastest of them and lose nothing, at the present rate (None:
-    nothing is kept, or for ever).
+    nothing is kept, or no end is in sight).
     """
 
     policy: str

@@ -36,7 +36,7 @@ class StreamPlan(msgspec.Struct, kw_only=True):
 
     `entries` of `size` bytes would go, the last of them `upto` (None: nothing would); `limits` says how many by which
     limit. `kept` entries stay, the oldest of them `oldest_age_s` old (None: none stays). `horizon_s` is how long a
-    device may stay away and lose nothing, at the present rate (None: for ever).
+    device may stay away and lose nothing, at the present rate (None: no end is in sight).
     """
 
     stream: str

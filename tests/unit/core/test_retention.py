@@ -100,6 +100,8 @@ def test_only_a_policy_that_says_so_holds_what_is_unread() -> None:
         (Policy(match="all", max_entries=500), 500),
         (Policy(match="all", max_entries=5000), 5000),
         (Policy(match="all", max_entries=5000, max_age_s=60), 60),
+        (Policy(match="all", max_entries=10_000), 10_000),
+        (Policy(match="all", max_entries=10_001), None),  # too few are there to tell
         (Policy(match="all", max_bytes=200_000, max_age_s=DAY_S), 2000),
         # The newest 100 stay whatever their age is: 100 s.
         (Policy(match="all", max_age_s=60, min_keep=100), 100),
