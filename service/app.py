@@ -65,6 +65,7 @@ def make_app(node: Node, settings: Settings) -> Starlette:
     app = Starlette(
         routes=[*ROUTES, *CONVERSATIONS], lifespan=lifespan, exception_handlers={404: no_route, 405: no_route}
     )
+    app.router.redirect_slashes = False  # a redirect would carry the query, and with it who signs in, to any `Host`
     app.state.node = node
     app.state.settings = settings
     return app

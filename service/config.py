@@ -11,6 +11,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -367,7 +368,8 @@ def _wrong_schedule(job: str, given: Mapping[str, Any]) -> list[str]:
     from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - a node has no use for it
 
     try:
-        CronTrigger.from_crontab(given["cron"], "UTC")
+        if CronTrigger.from_crontab(given["cron"], "UTC").get_next_fire_time(None, datetime.now(UTC)) is None:
+            return [f"{where}.cron: Expected a time that comes: there is no such date"]
     except ValueError as error:
         return [f"{where}.cron: Expected five fields, minute hour day month weekday, such as */5 * * * *: {error}"]
     return []

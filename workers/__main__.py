@@ -49,6 +49,10 @@ class JobBusy(Exception):
     """Another worker is running this job."""
 
 
+class JobLeft(Exception):
+    """An earlier run was left unfinished, and is to be brought to its end first."""
+
+
 async def run(settings: Settings) -> int:
     """Run all jobs by their schedules until SIGTERM or SIGINT; returns the exit code."""
     stop = asyncio.Event()
@@ -63,9 +67,9 @@ async def run(settings: Settings) -> int:
 async def once(settings: Settings, job: str, work: Job | None = None) -> JobReport:
     """Run one job now, whatever its schedule says; a run that was left unfinished is resumed instead.
 
-    `work` is done in place of what the job usually does; a run that was left unfinished is first brought to its end.
-    Raises `JobBusy` when another worker is at it, `Lost`, and what the store raises. SIGTERM and SIGINT end it with a
-    report whose state is `cancelled`.
+    `work` is done in place of what the job usually does. Raises `JobLeft` then when there is an unfinished run: it
+    would do all that the job usually does. Raises `JobBusy` when another worker is at it, `Lost`, and what the store
+    raises. SIGTERM and SIGINT end it with a report whose state is `cancelled`.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -85,10 +89,10 @@ async def once(settings: Settings, job: str, work: Job | None = None) -> JobRepo
             state = await shift.store.job_state(job)
             taken = await Run.take(shift, job, state.slot)
             if isinstance(taken, Run):
-                is_left = taken.report.resumed > 0
-                report = await carry_out(taken, TABLE[job] if is_left or work is None else work, shift)
-                if work is None or not is_left or stop.is_set():
-                    return report
+                if work is not None and taken.report.resumed:
+                    await taken.leave()
+                    raise JobLeft(job)
+                return await carry_out(taken, work or TABLE[job], shift)
             if taken == "held":
                 break
         raise JobBusy(job)

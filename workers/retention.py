@@ -38,6 +38,9 @@ class _Trimming:
         now_ms = await self._store.now_ms()
         for name, is_ripe, oldest in await ripe_streams(self._store, self._settings, now_ms, names):
             report.streams_seen += 1
+            if is_ripe is None:
+                self._run.note_error(f"{name}: no stream, or a key that cannot be read")
+                continue
             if not is_ripe:
                 self._note_oldest(oldest)
                 continue

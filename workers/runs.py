@@ -205,6 +205,17 @@ class Run:
             except (WaypostError, TimeoutError):
                 pause = min(self._ttl_s / 10, 1.0)
 
+    async def leave(self) -> None:
+        """Save the progress and give the lease back. If that fails, the lease expires by itself. Raises `Lost`."""
+        self.report.state = "cancelled"
+        try:
+            async with asyncio.timeout(STEP_S):
+                await self.save(release=True)
+        except (WaypostError, TimeoutError):
+            pass
+        except Superseded as problem:
+            raise Lost from problem
+
     async def finish(self) -> None:
         """Leave the report. Tries for as long as the lease may be believed to last; then raises `Superseded`."""
         self.report.duration_ms = self._spent_ms + round((time.monotonic() - self._begun_at) * 1000)
@@ -259,7 +270,8 @@ async def carry_out(run: Run, job: Job, shift: Shift) -> JobReport:
         if isinstance(outcome, Superseded):
             raise Lost
         if isinstance(outcome, Stopped | asyncio.CancelledError):
-            return await _leave(run)
+            await run.leave()
+            return run.report
         if isinstance(outcome, BaseException):
             run.note_error(f"{type(outcome).__name__}: {outcome}")
             log.error("run_broken", traceback=outcome, job=run.report.name, job_run=run.id)
@@ -273,19 +285,6 @@ async def carry_out(run: Run, job: Job, shift: Shift) -> JobReport:
         for task in (work, keep, stopping):
             task.cancel()
         await asyncio.gather(work, keep, stopping, return_exceptions=True)
-
-
-async def _leave(run: Run) -> JobReport:
-    """Save the progress and give the lease back. If that fails, the lease expires by itself."""
-    run.report.state = "cancelled"
-    try:
-        async with asyncio.timeout(STEP_S):
-            await run.save(release=True)
-    except (WaypostError, TimeoutError):
-        pass
-    except Superseded as problem:
-        raise Lost from problem
-    return run.report
 
 
 async def _work(run: Run, job: Job, shift: Shift) -> None:

@@ -37,7 +37,9 @@ class Messages(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Redaction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message was taken away: `id` is the `redacted` entry's, absent when it was taken away before."""
+    """A message was taken away: `id` is the `redacted` entry's, absent when it was taken away before, or lies
+    beyond the caller's membership.
+    """
 
     stream: str
     target: str
@@ -67,8 +69,8 @@ async def redact(request: Request) -> Response:
     if not may(principal, "redact", stream):
         raise WaypostError("not_allowed", "an inbox is its owner's alone")
     target = parse_id(request.path_params["id"])
-    told = await request.app.state.node.histories.redact(principal.user, stream, target)
-    return _json(Redaction(stream, str(target), told is None, None if told is None else str(told)))
+    is_new, told = await request.app.state.node.histories.redact(principal.user, stream, target)
+    return _json(Redaction(stream, str(target), not is_new, None if told is None else str(told)))
 
 
 def _caller(request: Request) -> Principal:

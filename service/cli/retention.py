@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--max-unread-lost",
         type=_number,
         metavar="N",
-        help="refuse when more than N messages that a device has not acknowledged would be lost",
+        help="refuse when more than N unread messages would be lost, counted for each device that has not read them",
     )
 
     planning = actions.add_parser(
@@ -104,6 +104,12 @@ def plan(args: argparse.Namespace, settings: Settings) -> int:
     return _refused(made, args.max_unread_lost)
 
 
+async def _reach(settings: Settings) -> None:
+    """A worker waits for a store that is away; who stands before a terminal is told at once."""
+    async with _open(settings):
+        pass
+
+
 async def _plan(settings: Settings, streams: Sequence[str] | None) -> "Plan":
     from service import trimming  # noqa: PLC0415 - see service/cli
 
@@ -129,6 +135,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from workers import retention  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
+    asyncio.run(_reach(settings))
     if args.max_unread_lost is not None:
         refusal = _refused(asyncio.run(_plan(settings, args.stream)), args.max_unread_lost)
         if refusal:
@@ -138,6 +145,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         report = asyncio.run(workers.once(settings, "retention", work))
     except (workers.JobBusy, Lost):
         print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
+        return 1
+    except workers.JobLeft:
+        print("waypost: an earlier run was left unfinished: first run this without --stream", file=sys.stderr)
         return 1
     print(_json(report) if args.json else "\n".join(_report_lines([report])))
     return 0 if report.state == "done" else 1
@@ -217,7 +227,7 @@ def _told(made: "Plan") -> list[str]:
             ["stream", "policy", "entries", "bytes", "unread lost", "oldest kept", "may be away", "by"],
             [_stream_row(one) for one in made.worst],
         )
-    lines.append("")
+    lines += ["", *(f"cannot be read: {name}" for name in made.unreadable)]
     at_least = "" if made.is_unread_whole else "at least "
     lines.append(
         f"a run now would remove {_count(made.entries, 'entry')} of {_size(made.size)}; "

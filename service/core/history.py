@@ -88,6 +88,7 @@ class History(msgspec.Struct, frozen=True):
 
 def asked(frame: AskHistory, user: str) -> Question:
     """What a frame of `user` asks for. Raises what `ask` and `parse_anchor` raise."""
+    _check_stream(frame.stream, user)
     return ask(frame.stream, user, parse_anchor(frame.after, frame.before, frame.around), frame.limit, frame.with_)
 
 
@@ -96,8 +97,7 @@ def ask(stream: str, user: str, anchor: Anchor, limit: int, partner: str | None 
 
     Raises `bad_stream`, `bad_name`, `bad_request`, and `not_allowed` for another user's inbox.
     """
-    if not may_be_read(stream, user):
-        raise WaypostError("not_allowed", "an inbox is its owner's alone")
+    _check_stream(stream, user)
     if not 1 <= limit <= LIMIT_MAX:
         raise WaypostError("bad_request", f"limit is to be from 1 to {LIMIT_MAX}")
     if partner is not None:
@@ -105,6 +105,12 @@ def ask(stream: str, user: str, anchor: Anchor, limit: int, partner: str | None 
         if parse_stream(stream)[0] != "user":
             raise WaypostError("bad_request", "with is for the own inbox")
     return Question(stream, anchor, limit, partner or "")
+
+
+def _check_stream(stream: str, user: str) -> None:
+    """Raises `bad_stream`, `bad_name`, and `not_allowed` for another user's inbox."""
+    if not may_be_read(stream, user):
+        raise WaypostError("not_allowed", "an inbox is its owner's alone")
 
 
 def answer(past: Past, user: str, question: Question) -> History:
@@ -116,7 +122,7 @@ def answer(past: Past, user: str, question: Question) -> History:
     high = min(past.high or end, end) if question.is_forward else min(split, end)
     page = _page(past, user, question.stream, low, high)
     cut = _Cut(lay(page, user).items, user, question)
-    low, high = cut.fit(split, low, high)
+    low, high = _within(past, *cut.fit(split, low, high))
     kept = cut.kept
     shown = [item for item in kept if isinstance(item, Entry) and cut.is_wanted(item)]
     return History(
@@ -147,6 +153,19 @@ def _bounds(past: Past) -> tuple[EntryId, EntryId]:
     if not stretches:  # a record that cannot be read entitles to nothing
         return ZERO, ZERO
     return below(stretches[0].joined), stretches[-1].left or past.head
+
+
+def _within(past: Past, low: EntryId, high: EntryId) -> tuple[EntryId, EntryId]:
+    """The same place, told by what is the user's: what lies between times of membership, before or after them is
+    nothing to a former member, its numbers included.
+    """
+    if not past.stretches:
+        return low, high
+    start, end = _bounds(past)
+    ends = [(below(stretch.joined), stretch.left or past.head) for stretch in past.stretches]
+    lower = max((min(low, last) for first, last in ends if first <= low), default=start)
+    upper = min((max(high, first) for first, last in ends if last >= high), default=end)
+    return lower, upper
 
 
 def _split(past: Past) -> EntryId:

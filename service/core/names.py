@@ -91,6 +91,15 @@ def parse_stream(text: str) -> tuple[str, str]:
     return kind, check_name(name)
 
 
+def is_stream(text: str) -> bool:
+    """Whether `text` names a stream."""
+    try:
+        parse_stream(text)
+    except WaypostError:
+        return False
+    return True
+
+
 def may_be_read(stream: str, user: str) -> bool:
     """Whether `user` may look into `stream` as far as its name tells: the own inbox, `all`, and of groups the store
     knows the members. Raises `bad_stream`, `bad_name`.

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from service.core.names import EntryId, parse_stream
-from service.errors import WaypostError
+from service.core.names import ALL, EntryId, is_stream, parse_stream
 
 BUILT_IN = "built in"
 DAY_S = 86_400
@@ -142,13 +141,7 @@ def _parse_count(value: object) -> int:
 
 
 def _is_match(match: str) -> bool:
-    if match in ("user:*", "group:*"):
-        return True
-    try:
-        parse_stream(match)
-    except WaypostError:
-        return False
-    return True
+    return match in ("user:*", "group:*") or is_stream(match)
 
 
 def _nonsense(policy: Policy) -> list[str]:
@@ -229,12 +222,15 @@ def hold(policy: Policy, stream: str, now_ms: int, device_idle_s: int) -> Hold |
     return Hold(user, before(now_ms, policy.hold_unread_s), max(0, now_ms - device_idle_s * 1000))
 
 
-def horizon_s(policy: Policy, *, entries: int, size: int, oldest_age_s: float) -> float | None:
+def horizon_s(
+    policy: Policy, stream: str, *, entries: int, size: int, oldest_age_s: float, device_idle_s: int
+) -> float | None:
     """How long a device may stay away and lose nothing, at the present rate; None: no end is in sight.
 
     `entries` and `size` (bytes) are what the stream keeps, `oldest_age_s` is the age of the oldest of them: together
     the present rate, which counts once a tenth of a limit is there: a few entries of a few seconds tell nothing of the
-    next hundred thousand. What an inbox holds for its active devices, or `min_keep` keeps, is promised beyond that.
+    next hundred thousand. What an inbox holds for its active devices, or `min_keep` keeps, is promised beyond that. A
+    device that was forgotten holds nothing, and begins anew in `all`.
     """
     limits: list[float] = []
     if policy.max_age_s is not None:
@@ -242,9 +238,11 @@ def horizon_s(policy: Policy, *, entries: int, size: int, oldest_age_s: float) -
     for limit, kept in ((policy.max_entries, entries), (policy.max_bytes, size)):
         if limit is not None and kept * TELLING_PART >= limit:
             limits.append(max(oldest_age_s, 0.001) * limit / kept)
+    if stream == ALL:
+        return min([*limits, float(device_idle_s)])
     if not limits:
         return None
-    held = [float(policy.hold_unread_s)] if policy.hold_unread_s is not None else []
-    if policy.min_keep and entries:
+    held = [float(min(policy.hold_unread_s, device_idle_s))] if policy.hold_unread_s is not None else []
+    if policy.min_keep and entries * TELLING_PART >= policy.min_keep:
         held.append(max(oldest_age_s, 0.001) * policy.min_keep / entries)
     return max([min(limits), *held])

@@ -14,6 +14,7 @@ import msgspec
 from service.config import Limits
 from service.core import frames, history
 from service.core.commands import LookBack
+from service.core.entries import Stretch
 from service.core.frames import Ref
 from service.core.history import History, Question
 from service.core.names import EntryId, group_of
@@ -79,13 +80,13 @@ class Histories:
 
     async def read(self, user: str, question: Question) -> History:
         """What `user` is answered. Raises `bad_anchor`, `not_member`, `unavailable`."""
-        if not self._node.fence.is_open:
-            raise Unavailable
+        self._check_is_open()
         if self._unanswered >= self._limits.node_unanswered_sends:  # they are small, but they wait like sends
             raise Unavailable("too much is waiting for the store")
         self._unanswered += 1
         try:
             async with self._in_flight:
+                self._check_is_open()  # it may have gone away while this one waited
                 past = await self._store.history(
                     user, question, max_bytes=self._limits.page_bytes, looked_max=self._limits.history_looked_at
                 )
@@ -96,17 +97,21 @@ class Histories:
             self._unanswered -= 1
         return history.answer(past, user, question)
 
-    async def redact(self, user: str, stream: str, entry: EntryId) -> EntryId | None:
+    async def redact(self, user: str, stream: str, entry: EntryId) -> tuple[bool, EntryId | None]:
         """Takes away the body of a message that `user` sent, in a stream that the user may look into.
 
-        Returns the id of the `redacted` entry, None when it was redacted before. May be repeated. Raises `not_member`
-        for a group that the user never was in, `not_found`, `not_allowed`, `unavailable`, `uncertain`.
+        Returns whether that was done now (False: it was before), and the id of the `redacted` entry if it is the
+        user's to know: a former member's it is not. May be repeated. Raises `not_member` for a group that the user
+        never was in, `not_found`, `not_allowed`, `unavailable`, `uncertain`.
         """
-        if not self._node.fence.is_open:
-            raise Unavailable
+        self._check_is_open()
+        if self._unanswered >= self._limits.node_unanswered_sends:
+            raise Unavailable("too much is waiting for the store")
+        self._unanswered += 1
         try:
             async with self._in_flight:
-                await self._check_is_theirs(user, stream, entry)
+                self._check_is_open()
+                stretches = await self._stretches_around(user, stream, entry)
                 told = await self._store.redact(stream, entry, user, only_sender=True)
         except Uncertain as problem:
             self._node.out_of_reach(problem)
@@ -114,19 +119,30 @@ class Histories:
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             raise problem.for_client() from problem
-        if told is not None:
-            self._node.sends.note(stream, told)
-        return told
+        finally:
+            self._unanswered -= 1
+        if told is None:
+            return False, None
+        self._node.sends.note(stream, told)
+        return True, told if stretches is None or history.is_of(stretches, told) else None
 
-    async def _check_is_theirs(self, user: str, stream: str, entry: EntryId) -> None:
-        """Of what is not the user's nothing is told, not even whether it is there."""
+    def _check_is_open(self) -> None:
+        if not self._node.fence.is_open:
+            raise Unavailable
+
+    async def _stretches_around(self, user: str, stream: str, entry: EntryId) -> tuple[Stretch, ...] | None:
+        """The user's times of membership, None where the stream is no group's. Of what is not the user's nothing is
+        told, not even whether it is there: raises `not_member`, and `not_found` for an entry outside of them.
+        """
         group = group_of(stream)
-        if group is not None:
-            stretches = await self._store.stretches(user, group)
-            if not stretches:
-                raise WaypostError("not_member")
-            if not history.is_of(stretches, entry):
-                raise WaypostError("not_found")
+        if group is None:
+            return None
+        stretches = tuple(await self._store.stretches(user, group))
+        if not stretches:
+            raise WaypostError("not_member")
+        if not history.is_of(stretches, entry):
+            raise WaypostError("not_found")
+        return stretches
 
 
 def history_frame(stream: str, found: History, ref: Ref = None) -> frames.History:

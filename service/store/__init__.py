@@ -231,10 +231,11 @@ class Store:
             self._context, stream, upto, keep=keep, over=over, hold=hold, after=after, skipped=skipped, limit=limit
         )
 
-    async def ripe(self, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+    async def ripe(self, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool | None, EntryId | None]]:
         """Which of these streams have something that one of their cuts lets go, each with its oldest entry.
 
-        One short call for hundreds of streams. What cuts keep, and what an inbox holds, is not looked at here.
+        None for a stream whose key cannot be read. One short call for hundreds of streams. What cuts keep, and what an
+        inbox holds, is not looked at here.
         """
         return await retention.ripe(self._context, streams)
 

@@ -59,7 +59,7 @@ async def trim(
     )
 
 
-async def ripe(context: Context, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool, EntryId | None]]:
+async def ripe(context: Context, streams: Mapping[str, Sequence[Cut]]) -> list[tuple[str, bool | None, EntryId | None]]:
     """See `Store.ripe`."""
     rows = []
     for stream, cuts in streams.items():
@@ -78,9 +78,10 @@ async def ripe(context: Context, streams: Mapping[str, Sequence[Cut]]) -> list[t
     if not rows:
         return []
     [found] = await context.call("ripe", {"epoch": context.epoch, "streams": rows}, is_write=False)
-    return [
-        (stream, is_ripe == 1, _id_or_none(oldest)) for stream, (is_ripe, oldest) in zip(streams, found, strict=True)
-    ]
+    told: list[tuple[str, bool | None, EntryId | None]] = []
+    for stream, row in zip(streams, found, strict=True):
+        told.append((stream, row[0] == 1, _id_or_none(row[1])) if row else (stream, None, None))
+    return told
 
 
 async def survey(

@@ -41,7 +41,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
     `unread_devices` would lose `unread_messages` for good (a device counts once for each stream);
     `is_unread_whole` is False where there were more devices than may be asked, so that there may be more. `worst` are
-    the streams in which most would be lost.
+    the streams in which most would be lost, `unreadable` what is no stream, or has a key that cannot be read.
     """
 
     at_ms: int
@@ -53,6 +53,7 @@ class Plan(msgspec.Struct, kw_only=True):
     is_unread_whole: bool = True
     policies: list[PolicyPlan] = msgspec.field(default_factory=list)
     worst: list[StreamPlan] = msgspec.field(default_factory=list)
+    unreadable: list[str] = msgspec.field(default_factory=list)
 
 
 async def plan(store: Store, settings: Retention, streams: Iterable[str] | None = None) -> Plan:
@@ -64,7 +65,9 @@ async def plan(store: Store, settings: Retention, streams: Iterable[str] | None 
     planned: set[str] = set()  # of which something goes: few, where there are many
     asked = 0
     async for name, is_ripe, oldest in _streams(store, settings, now_ms, streams):
-        if name in planned:  # a walk may show a name twice
+        if is_ripe is None:
+            made.unreadable.append(name)
+        if is_ripe is None or name in planned:  # a walk may show a name twice
             continue
         policy = policy_of(name, settings.policies)
         of_policy = found[policy.match]
@@ -72,7 +75,7 @@ async def plan(store: Store, settings: Retention, streams: Iterable[str] | None 
         if is_ripe or policy.max_entries is not None or policy.max_bytes is not None:
             one = await plan_stream(store, name, settings, now_ms)
         else:
-            one = _untouched(name, policy, oldest, now_ms)
+            one = _untouched(name, policy, oldest, now_ms, settings.device_idle_max)
         if one.upto is not None:
             planned.add(name)
             idle_before = max(0, now_ms - settings.device_idle_max * 1000)
@@ -97,12 +100,12 @@ def _badness(one: StreamPlan) -> tuple[int, int, str]:
     return one.unread_messages, one.entries, one.stream
 
 
-def _untouched(name: str, policy: Policy, oldest: EntryId | None, now_ms: int) -> StreamPlan:
+def _untouched(name: str, policy: Policy, oldest: EntryId | None, now_ms: int, idle_s: int) -> StreamPlan:
     """A stream from which nothing goes, of which all that matters is known."""
     one = StreamPlan(stream=name, policy=policy.match, source=policy.source)
     if oldest is not None:
         one.oldest_age_s = max(0.0, (now_ms - oldest.ms) / 1000)
-        one.horizon_s = horizon_s(policy, entries=0, size=0, oldest_age_s=one.oldest_age_s)
+        one.horizon_s = horizon_s(policy, name, entries=0, size=0, oldest_age_s=one.oldest_age_s, device_idle_s=idle_s)
     return one
 
 
@@ -120,7 +123,7 @@ def _add(of_policy: PolicyPlan, one: StreamPlan) -> None:
 
 async def _streams(
     store: Store, settings: Retention, now_ms: int, streams: Iterable[str] | None
-) -> AsyncIterator[tuple[str, bool, EntryId | None]]:
+) -> AsyncIterator[tuple[str, bool | None, EntryId | None]]:
     """The streams asked for, or all there are, each with whether it may have to be trimmed, and its oldest entry."""
     if streams is not None:
         for found in await ripe_streams(store, settings, now_ms, list(streams)):

@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from service.config import Retention
-from service.core.names import ZERO, EntryId
+from service.core.names import ZERO, EntryId, is_stream
 from service.core.retention import Cut, Hold, cuts, hold, horizon_s, policy_of
 from service.store import Store, Survey, TrimCause
 
@@ -62,12 +62,16 @@ async def breathe(began: float) -> None:
 
 async def ripe_streams(
     store: Store, settings: Retention, now_ms: int, names: list[str]
-) -> list[tuple[str, bool, EntryId | None]]:
-    """Which of the streams have something that their policy may let go, each with its oldest entry."""
+) -> list[tuple[str, bool | None, EntryId | None]]:
+    """Which of the streams have something that their policy may let go, each with its oldest entry.
+
+    None for what is no stream, or cannot be read: a key that somebody made by hand is not to cost the others anything.
+    """
     began = time.monotonic()
-    found = await store.ripe({name: cuts(policy_of(name, settings.policies), now_ms) for name in names})
+    streams = [name for name in names if is_stream(name)]
+    found = await store.ripe({name: cuts(policy_of(name, settings.policies), now_ms) for name in streams})
     await breathe(began)
-    return found
+    return found + [(name, None, None) for name in names if not is_stream(name)]
 
 
 async def trim_stream(store: Store, stream: str, settings: Retention, cause: TrimCause, now_ms: int) -> StreamTrimmed:
@@ -125,7 +129,12 @@ async def plan_stream(store: Store, stream: str, settings: Retention, now_ms: in
     if walk.oldest is not None:
         plan.oldest_age_s = max(0.0, (now_ms - walk.oldest.ms) / 1000)
         plan.horizon_s = horizon_s(
-            policy, entries=plan.kept, size=max(0, total - plan.size), oldest_age_s=plan.oldest_age_s
+            policy,
+            stream,
+            entries=plan.kept,
+            size=max(0, total - plan.size),
+            oldest_age_s=plan.oldest_age_s,
+            device_idle_s=settings.device_idle_max,
         )
     return plan
 

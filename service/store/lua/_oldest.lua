@@ -40,9 +40,12 @@ local function unless_held(arg, upto)
   local devices = redis.call('HGETALL', key(arg.tag, 'd', hold.user))
   for i = 1, #devices, 2 do
     local is_read, device = pcall(cjson.decode, devices[i + 1])
-    if not is_read or (tonumber(device.last) or 0) >= hold.idle_before then
+    local last = is_read and type(device) == 'table' and tonumber(device.last)
+    if not last or last >= hold.idle_before then
       local stored = redis.call('HGET', key(arg.tag, 'o', hold.user .. '/' .. devices[i]), arg.stream)
-      local offset = stored and string.match(stored, '^(%d+%-%d+) ') or '0-0'
+      -- An offset of another epoch may mean anything: it counts as the very beginning.
+      local at, epoch = string.match(stored or '', '^(%d+%-%d+) (%S+)$')
+      local offset = epoch == arg.epoch and at or '0-0'
       if is_above(held, offset) then held = offset end
     end
   end

@@ -3,7 +3,6 @@
 -- A range is {low (id, excluded), high (id, included)}.
 
 local STEP = 32                -- entries read at a time: a page of large bodies is not read whole only to be cut
-local NUMBERS_MAX = 100000     -- numbers asked for one by one; where more lie within a range, all redactions are read
 
 local function number_of(id) return (select(2, split(id))) end
 
@@ -16,7 +15,7 @@ end
 -- Returns the id of the last one when that was not all.
 local function read_redactions(found, name, first, last, most)
   local step, span, count = first <= last and 1 or -1, math.abs(last - first) + 1, 0
-  if redis.call('HLEN', name) <= STEP or span > NUMBERS_MAX then
+  if redis.call('HLEN', name) <= ARGS_MAX then
     local all = redis.call('HGETALL', name)
     for i = 1, #all, 2 do
       local n = tonumber(all[i])

@@ -3,8 +3,9 @@
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, streams: list of {tag, stream, upto (id: older entries may go, '' for no such limit),
 --       entries, bytes (limits, -1 for none)}}
--- Returns {'ok', list of {is_ripe, oldest entry ('' if none)}} in the same order. A stream whose size is limited is
---         ripe too where it has not been measured to its end. What `keep` and `hold` say is not looked at.
+-- Returns {'ok', list of {is_ripe, oldest entry ('' if none)}} in the same order, an empty row for a key that cannot be
+--         read. A stream whose size is limited is ripe too where it has not been measured to its end. What `keep` and
+--         `hold` say is not looked at.
 -- Errors  fenced, reset
 
 local function is_ripe(stream, oldest, newest)
@@ -24,13 +25,18 @@ local function ripe(_, args)
   local refusal = fence(tags, arg.epoch)
   if refusal then return refusal end
 
-  local rows = {}
-  for i, stream in ipairs(arg.streams) do
+  local function look(stream)
     local name = key(stream.tag, 's', stream.stream)
     local oldest = redis.call('XRANGE', name, '-', '+', 'COUNT', 1)[1]
     local newest = stream.bytes >= 0 and redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
     local found = oldest and is_ripe(stream, oldest[1], newest and newest[1])
-    rows[i] = {found and 1 or 0, oldest and oldest[1] or ''}
+    return {found and 1 or 0, oldest and oldest[1] or ''}
+  end
+
+  local rows = {}
+  for i, stream in ipairs(arg.streams) do
+    local is_read, row = pcall(look, stream)
+    rows[i] = is_read and row or {}
   end
   return {'ok', rows}
 end

@@ -73,6 +73,7 @@ local function trim(_, args)
   end
   if to == floor and gone.count == 0 then return nothing(next_entry) end
 
+  redis.call('LLEN', key(arg.tag, 'x', arg.stream))  -- raises before the first write when that is no list
   if last then
     local ms, n = split(last)
     redis.call('XTRIM', stream_key, 'MINID', join_id(ms, n + 1))

@@ -4,10 +4,10 @@ import functools
 
 import pytest
 
+from service import trimming
 from service.config import Retention
 from service.core.names import ZERO
 from service.core.retention import Policy
-from service.store import JobReport
 from tests.integration.store.kit import Admin, Server, key_of, numbers_in
 from tests.integration.store.stock import device, now_ms, stock
 from tests.integration.workers.conftest import MakeShift
@@ -115,7 +115,25 @@ async def test_streams_that_are_asked_for_do_not_end_a_run_that_was_left(
     left = await carry_out(await take(shift), leave, shift)
     assert left.state == "cancelled"
     only = functools.partial(retention.run_on, streams=["group:g"])
+    with pytest.raises(workers.JobLeft):
+        await workers.once(shift.settings, "retention", only)
+    assert len(numbers_in(admin, "group:other")) == 2
+    report = await workers.once(shift.settings, "retention")
+    assert (report.streams_seen, report.entries_removed, report.resumed > 0) == (2, 2, True)
     report = await workers.once(shift.settings, "retention", only)
-    assert (report.streams_seen, report.entries_removed) == (1, 0)
-    reports: list[JobReport] = await shift.store.job_reports(9)
-    assert [(one.streams_seen, one.entries_removed, one.resumed) for one in reports] == [(1, 0, 0), (2, 2, 1)]
+    assert (report.streams_seen, report.entries_removed, report.resumed) == (1, 0, 0)
+
+
+async def test_odd_keys_are_told_and_cost_the_others_nothing(
+    make_shift: MakeShift, admin: Admin, server: Server
+) -> None:
+    shift = await make_shift(retention=POLICIES)
+    stock(admin, "group:g", [99, 1])
+    odd = ("wp:{3}:s:foo", key_of("s", "group:text"), "wp:{3}:s:user:a/b")
+    for name in odd:
+        admin.set(name, "of another type")
+    report = await run_job(shift, "retention")
+    assert (report.entries_removed, report.errors_count) == (1, 3)
+    plan = await trimming.plan(shift.store, POLICIES)
+    assert sorted(plan.unreadable) == ["foo", "group:text", "user:a/b"]
+    admin.delete(*odd)

@@ -94,19 +94,27 @@ def test_only_a_policy_that_says_so_holds_what_is_unread() -> None:
 @pytest.mark.parametrize(
     ("policy", "away_s"),
     [
-        (Policy(match="all"), None),
-        (Policy(match="all", max_age_s=14 * DAY_S), 14 * DAY_S),
+        (Policy(match="group:*"), None),
+        (Policy(match="group:*", max_age_s=14 * DAY_S), 14 * DAY_S),
         # 1,000 entries in 1,000 s: the limit of 500 is reached in 500 s, one of 5,000 in 5,000 s.
-        (Policy(match="all", max_entries=500), 500),
-        (Policy(match="all", max_entries=5000), 5000),
-        (Policy(match="all", max_entries=5000, max_age_s=60), 60),
-        (Policy(match="all", max_entries=10_000), 10_000),
-        (Policy(match="all", max_entries=10_001), None),  # too few are there to tell
-        (Policy(match="all", max_bytes=200_000, max_age_s=DAY_S), 2000),
+        (Policy(match="group:*", max_entries=500), 500),
+        (Policy(match="group:*", max_entries=5000), 5000),
+        (Policy(match="group:*", max_entries=5000, max_age_s=60), 60),
+        (Policy(match="group:*", max_entries=10_000), 10_000),
+        (Policy(match="group:*", max_entries=10_001), None),  # too few are there to tell
+        (Policy(match="group:*", max_bytes=200_000, max_age_s=DAY_S), 2000),
         # The newest 100 stay whatever their age is: 100 s.
-        (Policy(match="all", max_age_s=60, min_keep=100), 100),
-        (Policy(match="user:*", max_age_s=60, hold_unread_s=600), 600),
+        (Policy(match="group:*", max_age_s=60, min_keep=100), 100),
+        (Policy(match="user:*", max_age_s=60, hold_unread_s=400), 400),
+        (Policy(match="user:*", max_age_s=60, hold_unread_s=600), 500),  # by then the device is forgotten
+        (Policy(match="group:*", max_age_s=60, min_keep=10_001), 60),
     ],
 )
 def test_how_long_a_device_may_stay_away(policy: Policy, away_s: float | None) -> None:
-    assert horizon_s(policy, entries=1000, size=100_000, oldest_age_s=1000) == away_s
+    found = horizon_s(policy, "group:g", entries=1000, size=100_000, oldest_age_s=1000, device_idle_s=500)
+    assert found == away_s
+
+
+def test_a_device_that_was_forgotten_begins_anew_in_all() -> None:
+    for policy, away_s in ((Policy(match="all"), 500), (Policy(match="all", max_age_s=60), 60)):
+        assert horizon_s(policy, "all", entries=9, size=9, oldest_age_s=9, device_idle_s=500) == away_s
