@@ -239,6 +239,11 @@ def test_what_is_wrong_with_policies_and_schedules_is_said_at_once(tmp_path: Pat
     assert [line for line, begin in zip(lines, begins, strict=True) if not line.startswith(begin)] == []
 
 
+def test_a_cron_of_a_day_that_never_comes_is_refused() -> None:
+    [line] = refusal({"WAYPOST_JOBS_AUDIT_CRON": "0 3 30 2 *"})
+    assert line == "jobs.audit.cron: Expected a time that comes: there is no such date"
+
+
 @pytest.mark.parametrize("content", ["[retention]\npolicies = 3\n", "jobs = 3\n", "[jobs]\nretention = 3\n"])
 def test_a_table_of_another_shape_is_refused(tmp_path: Path, content: str) -> None:
     [line] = refusal(toml(tmp_path, content))

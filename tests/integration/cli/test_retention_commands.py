@@ -161,6 +161,7 @@ async def test_without_a_store_it_says_so(given: dict[str, str], tmp_path: Path)
         code, _, errors = await run("retention", action, WAYPOST_DATA_DIR=str(tmp_path))
         assert (code, errors) == (1, ["waypost: no store: set WAYPOST_REDIS_URL or give --redis-url"])
     away = given | {"WAYPOST_REDIS_URL": f"unix://{tmp_path}/nobody.sock"}
-    code, _, errors = await asyncio.wait_for(run("retention", "plan", **away), 30)
-    assert code == 1
-    assert "cannot connect" in errors[-1]
+    for action in ("plan", "run", "log"):
+        code, _, errors = await asyncio.wait_for(run("retention", action, **away), 30)
+        assert code == 1
+        assert "cannot connect" in errors[-1]

@@ -124,6 +124,20 @@ class TestHold:
         trimmed = await store.trim("user:bob", None, CAUSE, hold=hold)
         assert (trimmed.removed, trimmed.is_held) == (0, True)
 
+    async def test_an_offset_of_another_epoch_means_nothing_and_so_all_is_held(
+        self, store: Store, admin: Admin
+    ) -> None:
+        ids = stock(admin, "user:bob", [50, 40])
+        now = now_ms(admin)
+        device(admin, "bob", "phone", seen_ms=now, offsets={"user:bob": ids[1]})
+        name = key_of("o", "user:bob", "bob/phone")
+        admin.hset(name, "user:bob", f"{ids[1]} another")
+        hold = Hold("bob", EntryId(now - 99_000, 0), now - 90_000)
+        assert (await store.trim("user:bob", None, CAUSE, hold=hold)).removed == 0
+        for record in ("5", "[]", '{"first":1}'):
+            admin.hset(key_of("d", "user:bob", "bob"), "phone", record)
+            assert (await store.trim("user:bob", None, CAUSE, hold=hold)).removed == 0
+
     async def test_who_has_everything_holds_nothing_and_nobody_is_told_so(self, store: Store, admin: Admin) -> None:
         ids = stock(admin, "user:bob", [50, 40, 1])
         now = now_ms(admin)

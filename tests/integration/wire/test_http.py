@@ -1,9 +1,11 @@
 """HTTP: `GET /v1/streams/{stream}/messages` and `DELETE …/{id}`: answers, links, refusals."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -254,7 +256,35 @@ async def test_who_has_left_may_still_take_away_what_they_said(
     await join(phone, group)
     [sent] = await phone.send_all(f"group:{group}", ["oh"])
     await leave(phone, group)
-    assert (await redact(node, f"group:{group}", sent["id"], alice)).status == 200
+    answer = await redact(node, f"group:{group}", sent["id"], alice)
+    assert (answer.status, answer.json["duplicate"]) == (200, False)
+    assert "id" not in answer.json  # it would tell how much has been said since
+
+
+@pytest.mark.anyio
+async def test_a_former_member_is_told_no_number_from_outside_the_membership(
+    net: Net, node: NodeProcess, alice: str, bob: str, group: str
+) -> None:
+    phone, other = await net.open(alice), await net.open(bob)
+    stream = f"group:{group}"
+    await join(other, group)
+    before = await other.send_all(stream, range(20))
+    await join(phone, group)
+    await other.send_all(stream, range(3))
+    await leave(phone, group)
+    after = await other.send_all(stream, range(20))
+    own = {n_of(message["id"]) for message in (await look(node, stream, alice))["messages"]}
+    assert max(own) < n_of(after[0]["id"])
+    for sent in (*before[::4], *after[::4]):
+        ms = parse_id(sent["id"]).ms
+        time = f"{datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec='milliseconds')}".replace("+00:00", "Z")
+        for side in ("after", "before", "around"):
+            answer = await fetch(node, messages_path(stream, alice, **{side: time}))
+            if answer.status != 200:
+                continue
+            for link in (answer.json["next"], answer.json["prev"]):
+                anchor = re.search(r"(?:after|before)=(?:\d+-)?(\d+)", link or "")
+                assert anchor is None or min(own) - 1 <= int(anchor[1]) <= max(own) + 1, (side, link, own)
 
 
 @pytest.mark.anyio
@@ -288,6 +318,7 @@ async def test_while_the_store_is_away_it_is_unavailable_and_then_goes_on(fresh:
         *((method, messages_path("all", "alice"), "method_not_allowed") for method in ("POST", "PUT", "PATCH")),
         ("GET", messages_path("all", "alice").replace("messages?", "messages/1-1?"), "method_not_allowed"),
         ("GET", "/v1/nothing", "no_path"),
+        ("GET", messages_path("all", "alice").replace("messages?", "messages/?"), "no_path"),  # no redirect
         ("GET", "/v1/streams/group:g%2Fx/messages?user=alice", "no_path"),
     ],
 )
