@@ -73,15 +73,20 @@ class Ack(msgspec.Struct, tag="ack", frozen=True):
     ref: Ref = None
 
 
+# A question may wait for `welcome`: what it says is as short as what it can mean.
+Place = Annotated[str, msgspec.Meta(max_length=64)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+
+
 class AskHistory(msgspec.Struct, tag="history", frozen=True):
     """A look into the past of a stream, which moves nothing. Anchors are numbers, entry ids or RFC 3339 times."""
 
-    stream: str
-    after: int | str | None = None
-    before: int | str | None = None
-    around: int | str | None = None
+    stream: Name
+    after: int | Place | None = None
+    before: int | Place | None = None
+    around: int | Place | None = None
     limit: int = HISTORY_LIMIT_DEFAULT
-    with_: str | None = msgspec.field(name="with", default=None)
+    with_: Name | None = msgspec.field(name="with", default=None)
     ref: Ref = None
 
 

@@ -295,3 +295,11 @@ def test_a_question_that_is_refused_at_once_is_not_waited_for() -> None:
         assert {**refused, "message": ""} == {**error("not_allowed", 1), "message": ""}
     assert client.is_read()
     assert client.asked() == []
+
+
+@pytest.mark.parametrize("field", ["after", "before", "around", "stream", "with"])
+def test_what_is_longer_than_it_can_mean_is_refused_unread(field: str) -> None:
+    frame = {"type": "history", "ref": 1, "stream": "all", field: "9" * 300}
+    [refused] = frames.decode(json.dumps(frame).encode())
+    assert isinstance(refused, frames.Malformed)
+    assert refused.code == "bad_request"
