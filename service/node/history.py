@@ -7,6 +7,8 @@ connection sends, and hold nothing up.
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -80,21 +82,14 @@ class Histories:
 
     async def read(self, user: str, question: Question) -> History:
         """What `user` is answered. Raises `bad_anchor`, `not_member`, `unavailable`."""
-        self._check_is_open()
-        if self._unanswered >= self._limits.node_unanswered_sends:  # they are small, but they wait like sends
-            raise Unavailable("too much is waiting for the store")
-        self._unanswered += 1
-        try:
-            async with self._in_flight:
-                self._check_is_open()  # it may have gone away while this one waited
+        async with self._turn():
+            try:
                 past = await self._store.history(
                     user, question, max_bytes=self._limits.page_bytes, looked_max=self._limits.history_looked_at
                 )
-        except WaypostError as problem:
-            self._node.out_of_reach(problem)
-            raise problem.for_client() from problem
-        finally:
-            self._unanswered -= 1
+            except WaypostError as problem:
+                self._node.out_of_reach(problem)
+                raise problem.for_client() from problem
         return history.answer(past, user, question)
 
     async def redact(self, user: str, stream: str, entry: EntryId) -> tuple[bool, EntryId | None]:
@@ -104,27 +99,36 @@ class Histories:
         user's to know: a former member's it is not. May be repeated. Raises `not_member` for a group that the user
         never was in, `not_found`, `not_allowed`, `unavailable`, `uncertain`.
         """
+        async with self._turn():
+            try:
+                stretches = await self._stretches_around(user, stream, entry)
+                told = await self._store.redact(stream, entry, user, only_sender=True)
+            except Uncertain as problem:
+                self._node.out_of_reach(problem)
+                raise WaypostError("uncertain", "no answer from the store; may be redacted", retry=True) from problem
+            except WaypostError as problem:
+                self._node.out_of_reach(problem)
+                raise problem.for_client() from problem
+        if told is None:
+            return False, None
+        self._node.sends.note(stream, told)
+        return True, told if stretches is None or history.is_of(stretches, told) else None
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the few calls that are on their way at once; so many may wait for theirs. Raises `Unavailable`, also
+        for one that waited while the store went away.
+        """
         self._check_is_open()
-        if self._unanswered >= self._limits.node_unanswered_sends:
+        if self._unanswered >= self._limits.node_unanswered_sends:  # they are small, but they wait like sends
             raise Unavailable("too much is waiting for the store")
         self._unanswered += 1
         try:
             async with self._in_flight:
                 self._check_is_open()
-                stretches = await self._stretches_around(user, stream, entry)
-                told = await self._store.redact(stream, entry, user, only_sender=True)
-        except Uncertain as problem:
-            self._node.out_of_reach(problem)
-            raise WaypostError("uncertain", "no answer from the store; may be redacted", retry=True) from problem
-        except WaypostError as problem:
-            self._node.out_of_reach(problem)
-            raise problem.for_client() from problem
+                yield
         finally:
             self._unanswered -= 1
-        if told is None:
-            return False, None
-        self._node.sends.note(stream, told)
-        return True, told if stretches is None or history.is_of(stretches, told) else None
 
     def _check_is_open(self) -> None:
         if not self._node.fence.is_open:
