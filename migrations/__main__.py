@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from migrations import m0001_first
 from service.errors import Unavailable, WaypostError
-from service.store import functions
+from service.store import decode, functions
 from service.store.connection import Link
 from service.store.records import StoreOptions, StoreRefused
 
@@ -60,7 +60,7 @@ async def status(url: str) -> list[str]:
         info = await link.call("INFO", "server", is_write=False)
     finally:
         await link.close()
-    run = next(line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
+    run = decode.server_info(info)["run_id"]
     if schema is None:
         lines = ["schema: none (run `waypost migrate up`)"]
     else:

@@ -24,6 +24,12 @@ def entry_id(raw: bytes) -> EntryId:
     return EntryId(int(ms), int(n))
 
 
+def server_info(raw: bytes) -> dict[str, str]:
+    """What INFO answers, by name."""
+    lines = (line.partition(":") for line in raw.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
 def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
     """An entry of `stream`. One that cannot be read gets type `unknown`, with what is readable in `extra`."""
     identity = entry_id(raw_id)

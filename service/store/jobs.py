@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from service.errors import Fenced
-from service.store import keys
+from service.store import decode, keys
 from service.store.context import Context
 from service.store.records import JobLease, JobReport, JobState
 
@@ -90,9 +90,7 @@ async def scan_names(context: Context, letter: str, cursor: str, count: int) -> 
     at, _, run = cursor.partition("@")
     scan = ("SCAN", at or "0", "MATCH", keys.every(letter), "COUNT", count)
     (after, names), info = await context.read([scan, ("INFO", "server")])
-    server = next(line[7:] for line in info.decode().splitlines() if line.startswith("run_id:"))
+    server = decode.server_info(info)["run_id"]
     if cursor and run != server:
         raise Fenced("the server is another one than the one that was being walked")
-    # "wp:{3}:s:user:alice": what stands behind the third colon, and there is none in the tag.
-    found = [name.decode(errors="replace").split(":", 3)[3] for name in names]
-    return found, "" if after == b"0" else f"{after.decode()}@{server}"
+    return [keys.name_in(name) for name in names], "" if after == b"0" else f"{after.decode()}@{server}"

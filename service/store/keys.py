@@ -237,8 +237,8 @@ def every(letter: str) -> str:
 
 
 def name_in(raw: bytes) -> str:
-    """What a key of a partition is of."""
-    return raw.decode().split(":", 3)[3]
+    """What a key of a partition is of: "wp:{3}:s:user:alice", behind the third colon, and there is none in the tag."""
+    return raw.decode(errors="replace").split(":", 3)[3]
 
 
 def epoch(tag: str) -> str:

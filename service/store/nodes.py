@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from service.core.names import EntryId
 from service.errors import Reset
-from service.store import functions, keys
+from service.store import decode, functions, keys
 from service.store.connection import Command, reply_error
 from service.store.context import Context
 from service.store.records import FenceState, StoreRefused
@@ -16,11 +16,6 @@ SCHEMA = 1  # what this release reads and writes
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _RECONCILE_CHUNK = 500  # streams a call: bounds how long one call holds the server
 _RECONCILE_WAIT_MS = 2000  # how long a partition waits for nodes that are listed but do not come
-
-
-def _info(raw: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in raw.decode().splitlines())
-    return {name: value for name, colon, value in lines if colon}
 
 
 async def check_server(context: Context) -> None:
@@ -35,7 +30,7 @@ async def check_server(context: Context) -> None:
     policy, appendonly, appendfsync, pauses_in_rewrite = (
         "" if isinstance(reply, RedisError) or not reply else reply[1].decode() for reply in replies[1:]
     )
-    info = _info(replies[0])
+    info = decode.server_info(replies[0])
     _check_version(info)
     _look_at_the_clock(context, info)
     if policy not in ("", "noeviction"):
@@ -77,7 +72,7 @@ async def fence_state(context: Context) -> FenceState:
     epochs = {fence[0] for fence in fences}
     if None in epochs or len(epochs) != 1:
         raise Reset("the partitions do not agree on an epoch: run `waypost migrate up`")
-    server = _info(info)
+    server = decode.server_info(info)
     _look_at_the_clock(context, server)
     server_run = server["run_id"]
     runs = {(fence[1] or b"").decode() for fence in fences}

@@ -1,13 +1,14 @@
 """Retention: trimming, looking at what a trim would do, measuring, and who has not read what goes."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from service.core.entries import Stretch
-from service.core.names import EntryId, group_of, parse_stream
+from service.core.names import EntryId, parse_stream
 from service.core.retention import Cut, Hold
-from service.store import decode, keys
+from service.store import decode, jobs, keys
 from service.store.context import Context
 from service.store.records import Survey, TrimCause, Trimmed, Unread
 
@@ -165,39 +166,41 @@ async def unread(
 _EVER = (Stretch(EntryId(0, 0)),)
 
 
-async def _audience(context: Context, stream: str) -> AsyncIterator[list[tuple[str, tuple[Stretch, ...]]]]:
-    """Whoever a stream is for, some at a time, with the stretches that are theirs. Somebody may come twice."""
+_Audience: TypeAlias = list[tuple[str, tuple[Stretch, ...]]]  # users, and what of the stream is theirs
+
+
+async def _audience(context: Context, stream: str) -> AsyncIterator[_Audience]:
+    """Whoever a stream is for, some at a time. Somebody may come twice."""
     kind, name = parse_stream(stream)
     if kind == "user":
         yield [(name, _EVER)]
         return
-    cursor = 0
-    group = group_of(stream)
+    some = _members if kind == "group" else _everybody
+    cursor = ""
     while True:
-        found: list[tuple[str, tuple[Stretch, ...]]]
-        if group is not None:
-            key = context.layout.group(group)
-            raw_cursor, fields = await context.link.call(
-                "HSCAN", key, cursor, "COUNT", _USERS_AT_A_TIME, is_write=False
-            )
-            records = zip(fields[0::2], fields[1::2], strict=True)
-            found = [(user.decode(), decode.stretches(record)) for user, record in records if not user.startswith(b"/")]
-        else:
-            raw_cursor, names = await context.link.call(
-                "SCAN", cursor, "MATCH", keys.every("d"), "COUNT", 10 * _USERS_AT_A_TIME, is_write=False
-            )
-            found = [(keys.name_in(raw), _EVER) for raw in names]
+        found, cursor = await some(context, name, cursor)
         yield found
-        cursor = int(raw_cursor)
-        if cursor == 0:
+        if not cursor:
             return
 
 
+async def _members(context: Context, group: str, cursor: str) -> tuple[_Audience, str]:
+    scan = ("HSCAN", context.layout.group(group), cursor or "0", "COUNT", _USERS_AT_A_TIME)
+    after, fields = await context.link.call(*scan, is_write=False)
+    records = zip(fields[0::2], fields[1::2], strict=True)
+    found = [(user.decode(), decode.stretches(record)) for user, record in records if not user.startswith(b"/")]
+    return found, "" if after == b"0" else after.decode()
+
+
+async def _everybody(context: Context, _name: str, cursor: str) -> tuple[_Audience, str]:
+    users, cursor = await jobs.scan_names(context, "d", cursor, 10 * _USERS_AT_A_TIME)
+    return [(user, _EVER) for user in users], cursor
+
+
 async def _offsets(
-    context: Context, stream: str, users: Iterable[tuple[str, tuple[Stretch, ...]]], idle_before: int
+    context: Context, stream: str, audience: _Audience, idle_before: int
 ) -> list[tuple[tuple[Stretch, ...], EntryId]]:
     """For each device that is not idle and has an offset of the stream: what is its user's, and the offset."""
-    audience = list(users)
     layout = context.layout
     listed = await context.read([("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user, _ in audience])
     found = [
