@@ -135,8 +135,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from workers import retention  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
-    asyncio.run(_reach(settings))
-    if args.max_unread_lost is not None:
+    if args.max_unread_lost is None:
+        asyncio.run(_reach(settings))
+    else:
         refusal = _refused(asyncio.run(_plan(settings, args.stream)), args.max_unread_lost)
         if refusal:
             return refusal

@@ -68,10 +68,10 @@ async def ripe_streams(
     None for what is no stream, or cannot be read: a key that somebody made by hand is not to cost the others anything.
     """
     began = time.monotonic()
-    streams = [name for name in names if is_stream(name)]
-    found = await store.ripe({name: cuts(policy_of(name, settings.policies), now_ms) for name in streams})
+    asked = {name: cuts(policy_of(name, settings.policies), now_ms) for name in names if is_stream(name)}
+    found = await store.ripe(asked)
     await breathe(began)
-    return found + [(name, None, None) for name in names if not is_stream(name)]
+    return found + [(name, None, None) for name in names if name not in asked]
 
 
 async def trim_stream(store: Store, stream: str, settings: Retention, cause: TrimCause, now_ms: int) -> StreamTrimmed:
