@@ -148,13 +148,8 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=1_000_000)
     parser.add_argument("--product", choices=("valkey", "redis"), default="valkey")
     args = parser.parse_args()
-    server = Server(args.product)
-    try:
-        server.start()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = runner.run(measure(server, args.streams, args.entries, args.large))
-    finally:
-        server.remove()
+    with Server(args.product) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(measure(server, args.streams, args.entries, args.large))
     print(json.dumps({"product": args.product, **found}, indent=2))
 
 

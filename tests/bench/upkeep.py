@@ -116,12 +116,8 @@ async def measure(server: Server) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--product", choices=("valkey", "redis"), default="valkey")
-    server = Server(parser.parse_args().product)
-    try:
-        server.start()
+    with Server(parser.parse_args().product) as server:
         asyncio.run(measure(server))
-    finally:
-        server.remove()
 
 
 if __name__ == "__main__":

@@ -31,13 +31,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A migrated database for one test, to be killed at will."""
     if binary(request.param) is None:
         pytest.skip("redis-server is not on the PATH")
-    server = Server(request.param)
-    try:
-        server.start()
+    with Server(request.param) as server:
         asyncio.run(migrations.up(server.url))
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

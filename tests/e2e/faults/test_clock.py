@@ -33,13 +33,9 @@ def clock() -> Iterator[Clock]:
 @pytest.fixture
 def database(clock: Clock) -> Iterator[Server]:
     """A database whose clock can be turned. Debian's Redis does not start with such a clock."""
-    server = Server("valkey", environ=clock.environ)
-    try:
-        server.start()
+    with Server("valkey", environ=clock.environ) as server:
         asyncio.run(migrations.up(server.url))
         yield server
-    finally:
-        server.remove()
 
 
 async def turn(clock: Clock, database: Server, seconds: int) -> None:

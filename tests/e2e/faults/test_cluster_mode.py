@@ -17,12 +17,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
     if binary(request.param) is None:
         pytest.skip("redis-server is not on the PATH")
     port = free_port() % 10_000 + 20_000  # the bus is 10,000 above
-    server = Server(request.param, "--cluster-enabled", "yes", "--port", str(port))
-    try:
-        server.start()
+    with Server(request.param, "--cluster-enabled", "yes", "--port", str(port)) as server:
         yield server
-    finally:
-        server.remove()
 
 
 async def test_a_server_in_cluster_mode_is_refused_by_migrate_and_stays_empty(cluster: Server) -> None:

@@ -28,12 +28,8 @@ hold_unread = "1d"
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Server]:
-    server = Server("valkey")
-    try:
-        server.start()
+    with Server("valkey") as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

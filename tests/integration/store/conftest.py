@@ -19,12 +19,8 @@ def product(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def shared_server(product: str) -> Iterator[Server]:
-    server = Server(product)
-    try:
-        server.start()
+    with Server(product) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
@@ -40,12 +36,8 @@ def server(shared_server: Server) -> Iterator[Server]:
 @pytest.fixture
 def own_server(product: str) -> Iterator[Server]:
     """A server for one test alone, to be killed or changed."""
-    server = Server(product)
-    try:
-        server.start()
+    with Server(product) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import redis
 from redis.backoff import NoBackoff
@@ -44,7 +44,9 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 10.0) 
 
 
 class Server:
-    """One server process with a folder and a Unix socket of its own, as durable as it can be."""
+    """One server process with a folder and a Unix socket of its own, as durable as it can be. `with` starts it, and
+    removes it in the end.
+    """
 
     def __init__(self, product: str, *options: str, environ: Mapping[str, str] | None = None) -> None:
         self.product = product
@@ -55,6 +57,17 @@ class Server:
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
         self.admin: Admin = redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=Retry(NoBackoff(), 0))
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def start(self) -> None:
         program = binary(self.product)

@@ -15,12 +15,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that stories may empty, and kill."""
     if binary(request.param) is None:
         pytest.skip("redis-server is not on the PATH")
-    server = Server(request.param)
-    try:
-        server.start()
+    with Server(request.param) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(autouse=True)

@@ -23,13 +23,9 @@ class StartNode(Protocol):
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Server]:
-    server = Server("valkey")
-    try:
-        server.start()
+    with Server("valkey") as server:
         asyncio.run(migrations.up(server.url))
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -40,12 +40,8 @@ UNANSWERED = 64  # sends of one connection; above it the socket is not read
 @pytest.fixture
 def bare_database() -> Iterator[Server]:
     """A database of the test's own, not migrated."""
-    server = Server("valkey")
-    try:
-        server.start()
+    with Server("valkey") as server:
         yield server
-    finally:
-        server.remove()
 
 
 def in_one_segment(*texts: str) -> bytes:

@@ -32,13 +32,9 @@ def get(node: NodeProcess, path: str) -> tuple[int, Any]:
 @pytest.fixture
 async def own_database() -> AsyncIterator[Server]:
     """A database for one test, to be stopped and killed."""
-    server = Server("valkey")
-    try:
-        server.start()
+    with Server("valkey") as server:
         await migrations.up(server.url)
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -21,14 +21,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A migrated server for one test alone, searched for leaked keys afterwards."""
     if binary(request.param) is None:
         pytest.skip("redis-server is not on the PATH")
-    server = Server(request.param)
-    try:
-        server.start()
+    with Server(request.param) as server:
         asyncio.run(migrations.up(server.url))
         yield server
         assert leaks(server.admin) == []
-    finally:
-        server.remove()
 
 
 @pytest.fixture
