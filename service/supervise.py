@@ -30,19 +30,28 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ChildFailed(Exception):
-    """A child ended or was not ready in time at its first start; the text is one sentence for the user."""
+    """A child ended or was not ready in time at its first start; the text is one sentence for the user.
+
+    `exit_code` is the child's, negative for a signal; None when it was not ready in time.
+    """
+
+    def __init__(self, sentence: str, exit_code: int | None = None) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
     """A process to keep alive.
 
-    `environ` is its whole environment, None for ours. `is_ready` is asked until it says yes, at the first start
-    only: later ones are found out by whoever needs the child. After SIGTERM it has `stop_timeout_s` to end.
+    `environ` is its whole environment, None for ours. `fds` are open in it too, under the same numbers. `is_ready` is
+    asked until it says yes, at the first start only: later ones are found out by whoever needs the child. After
+    SIGTERM it has `stop_timeout_s` to end.
     """
 
     name: str
     command: Sequence[str]
     environ: Mapping[str, str] | None = None
+    fds: Sequence[int] = ()
     is_ready: Callable[[], Awaitable[bool]]
     ready_timeout_s: float = 60.0
     stop_timeout_s: float = 30.0
@@ -71,8 +80,19 @@ class Supervisor:
         self._keepers.append(keeper)
         await keeper.start()
 
-    async def stop(self) -> None:
-        """End all children, the last started first, and return when none is left. May be called again."""
+    def start_no_more(self) -> None:
+        """From now on a child that ends stays away: for who gives up what children need, and then calls `stop`."""
+        for keeper in self._keepers:
+            keeper.let_go()
+
+    async def stop(self, *, together: bool = False) -> None:
+        """End all children, the last started first or all `together`, and return when none is left.
+
+        May be called again.
+        """
+        if together:
+            await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
+            self._keepers.clear()
         while self._keepers:
             await self._keepers[-1].stop()
             self._keepers.pop()
@@ -101,12 +121,12 @@ class _Keeper:
             limit = time.monotonic() + child.ready_timeout_s
             while not await child.is_ready():
                 if ended.done():
-                    raise ChildFailed(f"{child.name} ended before it was ready ({_how(process.returncode)})")
+                    raise _ended_early(child, process.returncode)
                 if time.monotonic() > limit:
                     raise ChildFailed(f"{child.name} was not ready within {child.ready_timeout_s:g} s")
                 await asyncio.wait([ended], timeout=ASK_S)
             if ended.done():  # somebody else answered in its place
-                raise ChildFailed(f"{child.name} ended before it was ready ({_how(process.returncode)})")
+                raise _ended_early(child, process.returncode)
         finally:
             ended.cancel()
         self._task = asyncio.create_task(self._keep(process, time.monotonic()), name=f"keep {child.name}")
@@ -138,6 +158,7 @@ class _Keeper:
         process = await asyncio.create_subprocess_exec(
             *child.command,
             env=child.environ,
+            pass_fds=child.fds,
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_die_with_parent(),  # one prepared system call, nothing that takes a lock
@@ -149,9 +170,9 @@ class _Keeper:
 
     async def stop(self) -> None:
         """Ask the child to end, and make it when its time is over."""
+        # First of all: it may be about to start another. After the next lines no process comes any more.
+        self.let_go()
         if self._task is not None:
-            # First of all: it may be about to start another. After this line no process comes any more.
-            self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         process = self._process
@@ -167,6 +188,10 @@ class _Keeper:
             log.info("child_stopped", child=self._child.name, pid=process.pid, exit_code=process.returncode)
         self._on_ended(self._child.name)
 
+    def let_go(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
     def kill(self) -> None:
         if self._process is not None:
             _signal(self._process, signal.SIGKILL)
@@ -181,6 +206,10 @@ def _sweep(pid: int) -> None:
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
+
+
+def _ended_early(child: Child, code: int | None) -> ChildFailed:
+    return ChildFailed(f"{child.name} ended before it was ready ({_how(code)})", code)
 
 
 def _how(code: int | None) -> str:

@@ -70,6 +70,43 @@ async def test_children_stop_in_reverse_order() -> None:
     await notes.supervisor.stop()
 
 
+WAITING = """
+import pathlib, signal, sys, time
+own = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, lambda *_: own.with_suffix(".asked").touch())
+own.touch()
+while len(list(own.parent.glob("*.asked"))) < 2:
+    time.sleep(0.01)
+own.with_suffix(".done").touch()
+"""
+
+
+def done_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.done"))
+
+
+async def test_children_that_stop_together_need_not_wait_for_each_other(tmp_path: Path) -> None:
+    notes = Notes()
+    for name in ("one", "two"):  # each ends when both have been asked to
+        await notes.supervisor.start(python(name, WAITING, tmp_path / name))
+    await notes.supervisor.stop(together=True)
+    assert sorted(notes.ended) == ["one", "two"]
+    assert done_in(tmp_path) == ["one.done", "two.done"]
+
+
+async def test_a_child_has_the_descriptors_it_was_given() -> None:
+    hear, tell = os.pipe()
+    supervisor = Supervisor()
+    code = "import os, sys; os.write(int(sys.argv[1]), b'here')"
+    await supervisor.start(
+        Child(name="node", command=(sys.executable, "-c", code, str(tell)), fds=[tell], is_ready=yes)
+    )
+    assert await asyncio.to_thread(os.read, hear, 100) == b"here"
+    await supervisor.stop()
+    os.close(hear)
+    os.close(tell)
+
+
 async def test_a_child_that_keeps_dying_is_started_again_later_each_time() -> None:
     notes = Notes()
     await notes.supervisor.start(sleeper("brief", 0.1))
@@ -103,10 +140,22 @@ async def test_no_child_comes_after_stop() -> None:
     assert not any(is_running(pid) for _, pid in notes.started)
 
 
+async def test_no_child_is_started_again_once_it_is_said() -> None:
+    notes = Notes()
+    await notes.supervisor.start(sleeper("node"))
+    notes.supervisor.start_no_more()
+    await asyncio.sleep(0)  # a turn of the loop
+    assert "keep node" not in {task.get_name() for task in asyncio.all_tasks()}
+    assert is_running(notes.started[0][1])
+    await notes.supervisor.stop()
+    assert not is_running(notes.started[0][1])
+
+
 async def test_a_child_that_ends_at_its_start_is_a_failure() -> None:
     supervisor = Supervisor()
-    with pytest.raises(ChildFailed, match=r"node ended before it was ready \(exit code 1\)"):
+    with pytest.raises(ChildFailed, match=r"node ended before it was ready \(exit code 1\)") as failure:
         await supervisor.start(Child(name="node", command=("false",), is_ready=no))
+    assert failure.value.exit_code == 1
     await supervisor.stop()
 
 
