@@ -5,13 +5,12 @@ import asyncio
 import ipaddress
 import os
 import shutil
-import signal
-import socket
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import service
+from service.cli import ports
+from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
 from service.config import JOBS, Settings
 from service.embedded import DataFolder, EmbeddedError
 from service.errors import WaypostError
@@ -21,13 +20,8 @@ from service.supervise import Child, ChildFailed, Supervisor
 
 log = Log("up")
 
-# -P leaves out the folder where the user happens to stand: a `service` in it is not ours. The tree is named instead.
-PYTHON = (sys.executable, "-P")
-TREE = str(Path(service.__file__).resolve().parent.parent)
-
 # A store that reads a long append-only file is not ready for minutes, and well all the same.
 STORE_READY_TIMEOUT_S = 600.0
-NODE_READY_TIMEOUT_S = 60.0
 WORKER_STOP_TIMEOUT_S = 15.0  # it saves how far its runs have come, within 8 s
 
 
@@ -52,7 +46,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     set_up_log(settings.log_level)
     try:
         return asyncio.run(_up(settings))
-    except (UpError, EmbeddedError, ChildFailed, WaypostError) as error:
+    except (UpError, ports.PortError, EmbeddedError, ChildFailed, WaypostError) as error:
         print(f"waypost: {error}", file=sys.stderr)
         return 1
 
@@ -62,28 +56,17 @@ async def _up(settings: Settings) -> int:
     folder = DataFolder(settings.data_dir)
     with folder.hold():
         await folder.end_orphans()
-        _check_port(settings)
+        ports.check(settings.host, settings.port)  # the node would find out too, but say it in more words
         supervisor = Supervisor(on_started=folder.remember, on_ended=folder.forget)
-        stopping = asyncio.Event()
-        _catch_signals(stopping, supervisor)
-        starting = asyncio.create_task(_start(settings, folder, supervisor))
-        waiting = asyncio.create_task(stopping.wait())
         try:
-            await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()  # raises what went wrong
-                print(_banner(settings, folder), end="", flush=True)
-                await waiting
+            await until_signal(supervisor, _start(settings, folder, supervisor))
         finally:
-            for task in (starting, waiting):
-                task.cancel()
-            await asyncio.gather(starting, waiting, return_exceptions=True)
             await supervisor.stop()
     return 0
 
 
 async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor) -> None:
-    """Start everything in order; returns when the node is ready."""
+    """Start everything in order, and say what to do next."""
     await supervisor.start(
         Child(
             name="valkey",
@@ -96,55 +79,37 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
 
     for line in await migrations.up(folder.url):
         log.info("migrated", detail=line)
-    environ = {
-        **os.environ,  # handed on, not read
-        "PYTHONPATH": os.pathsep.join(filter(None, (TREE, os.environ.get("PYTHONPATH")))),
-        "WAYPOST_REDIS_URL": folder.url,
-        "WAYPOST_DEV": "1" if settings.dev else "0",
-        "WAYPOST_NODE": settings.node,  # the same over restarts: a restarted store waits for no dead node
-    }
+    variables = environ(
+        WAYPOST_REDIS_URL=folder.url,
+        WAYPOST_DEV="1" if settings.dev else "0",
+        WAYPOST_NODE=settings.node,  # the same over restarts: a restarted store waits for no dead node
+        WAYPOST_PROCESSES="1",
+    )
     await supervisor.start(
         Child(
             name="node",
-            command=[*PYTHON, "-m", "service", "serve", "--started-by", str(folder.path)],
-            environ=environ,
+            command=command("serve", "--started-by", str(folder.path)),
+            environ=variables,
             is_ready=lambda: _is_node_ready(settings),
             ready_timeout_s=NODE_READY_TIMEOUT_S,
-            stop_timeout_s=settings.drain_s + 5,
+            stop_timeout_s=settings.drain_s + NODE_STOP_MARGIN_S,
         )
     )
     await supervisor.start(
         Child(
             name="worker",
-            command=[*PYTHON, "-m", "service", "worker", "--started-by", str(folder.path)],
-            environ=environ,
+            command=command("worker", "--started-by", str(folder.path)),
+            environ=variables,
             is_ready=_nobody_waits,
             stop_timeout_s=WORKER_STOP_TIMEOUT_S,
         )
     )
+    print(_banner(settings, folder), end="", flush=True)
 
 
 async def _nobody_waits() -> bool:
     """For a child that nobody waits for: it is kept alive all the same."""
     return True
-
-
-def _catch_signals(stopping: asyncio.Event, supervisor: Supervisor) -> None:
-    """The first signal stops everything in order, the next one at once."""
-
-    def stop(number: signal.Signals) -> None:
-        if stopping.is_set():
-            supervisor.hurry()
-        else:
-            log.info("stopping", signal=number.name)
-            stopping.set()
-
-    loop = asyncio.get_running_loop()
-    # Whoever started us with nohup wants us to outlive the terminal. SIGINT is also ignored in the background of a
-    # script, which has no Ctrl-C to be spared; who sends it then means it.
-    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
-        loop.add_signal_handler(number, stop, number)
 
 
 # --- what has to hold before anything is started ---
@@ -165,31 +130,7 @@ def _check(settings: Settings) -> None:
 
 def _is_loopback(host: str) -> bool:
     """Whether every address that `host` stands for is this machine's own."""
-    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in _resolve(host, 0))
-
-
-def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise UpError(f"WAYPOST_HOST: {host} is no address: {error.strerror}") from error
-    return [(family, (str(address[0]), int(address[1]))) for family, _, _, _, address in found]
-
-
-def _check_port(settings: Settings) -> None:
-    """Raise `UpError` when nothing can listen there. The node would find out too, but say it in more words."""
-    for family, address in _resolve(settings.host, settings.port):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the node does it: connections of an earlier one that are still closing are no obstacle.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-                probe.listen(1)
-            except OSError as error:
-                raise UpError(
-                    f"cannot serve on {settings.host} port {settings.port}: {error.strerror}; "
-                    "choose another with WAYPOST_PORT"
-                ) from error
+    return all(ipaddress.ip_address(address[0]).is_loopback for _, address in ports.resolve(host, 0))
 
 
 async def _is_node_ready(settings: Settings) -> bool:

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# __main__ hands the environment to config.load, up hands it on to the node that it starts.
-MAY = {"service/__main__.py", "service/config.py", "service/cli/up.py"}
+# __main__ hands the environment to config.load, children hands it on to the processes that we start.
+MAY = {"service/__main__.py", "service/config.py", "service/cli/children.py"}
 
 
 def test_nobody_else_reads_the_environment() -> None:
