@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from socket import socket
 
 import uvicorn
@@ -24,6 +24,10 @@ from service.transports.ready_frames import ReadyFrames
 log = Log("app")
 
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
+READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
+# How long connections that wait in sockets we were given are kept waiting for the node to be ready. One that is taken
+# earlier is told `unavailable`; where the store is away that is the truth.
+READY_WAIT_S = 2.0
 
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
@@ -49,13 +53,24 @@ def store_options(settings: Settings) -> StoreOptions:
     )
 
 
-def make_app(node: Node, settings: Settings) -> Starlette:
-    """The ASGI application of a node. Its lifespan runs the node; a node that fails ends the process."""
+async def _until_ready(node: Node) -> None:
+    while node.not_ready():  # noqa: ASYNC110 - it is what several parts say, and none of them signals
+        await asyncio.sleep(READY_LOOK_S)
+
+
+def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Starlette:
+    """The ASGI application of a node. Its lifespan runs the node; a node that fails ends the process.
+
+    Connections are taken when the node is ready, at the latest after `ready_wait_s`.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = app.state.running = asyncio.create_task(node.run(), name="node")
         running.add_done_callback(_end_with)
+        if ready_wait_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(_until_ready(node), ready_wait_s)
         yield
         running.remove_done_callback(_end_with)
         running.cancel()
@@ -81,19 +96,28 @@ def _end_with(running: asyncio.Task[None]) -> None:
 class Server(uvicorn.Server):
     """uvicorn, which at the end first lets the node say goodbye to its clients."""
 
-    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float, tell: Callable[[str], None]) -> None:
         super().__init__(config)
         self._node = node
         self._drain_s = drain_s
+        self._tell = tell
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Starts, and says where."""
         await super().startup(sockets)
         if self.started:
             log.info("serving", url=f"http://{self.config.host}:{self.config.port}", node=self._node.name)
+            self._tell("serving")
+            self._looking = asyncio.create_task(self._tell_when_ready(), name="tell when ready")
+
+    async def _tell_when_ready(self) -> None:
+        await _until_ready(self._node)
+        log.info("ready", node=self._node.name)
+        self._tell("ready")
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drains within the time for it, then stops."""
+        self._looking.cancel()
         try:
             async with asyncio.timeout(self._drain_s):
                 await self._node.drain()
@@ -111,6 +135,10 @@ class Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+
+def _nobody(_news: str) -> None:
+    """For a node whose start nobody follows."""
 
 
 class CannotStart(Exception):
@@ -134,10 +162,10 @@ async def _open_store(settings: Settings) -> Store:
     return store
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[str], None]) -> int:
     store = await _open_store(settings)
     node = Node(store, settings)
-    app = make_app(node, settings)
+    app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -151,16 +179,20 @@ async def _serve(settings: Settings) -> int:
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
     )
-    server = Server(config, node, settings.drain_s)
+    server = Server(config, node, settings.drain_s, tell)
     try:
-        await server.serve()
+        await server.serve(list(sockets) or None)
     except SystemExit as failure:  # uvicorn's way to say that it could not start; it has said why
         raise CannotStart("the node could not start") from failure
     has_failed = not server.started or not app.state.running.cancelled()
     return 1 if has_failed else 0
 
 
-def serve(settings: Settings) -> int:
-    """Runs a node until SIGTERM or SIGINT; returns the exit code. Raises `CannotStart`."""
+def serve(settings: Settings, *, sockets: Sequence[socket] = (), tell: Callable[[str], None] = _nobody) -> int:
+    """Runs a node until SIGTERM or SIGINT; returns the exit code. Raises `CannotStart`.
+
+    It listens on `sockets` where they are given (bound, and it closes them), else on the settings' host and port.
+    `tell` hears "serving" when connections are taken, and "ready" when the node has been ready for the first time.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(_serve(settings, sockets, tell))
