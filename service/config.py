@@ -24,6 +24,7 @@ from service.core.names import check_name
 from service.errors import WaypostError
 
 PREFIX = "WAYPOST_"
+PROCESSES_MAX = 256  # as many cores as a machine has, with room: more would be a slip of the finger
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
@@ -143,6 +144,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     config: str = ""
     # Whoever says `?user=<id>` is that user: for trying out, never for strangers. On for `up`, off for `serve`.
     dev: bool = False
+    # One process uses one core: `serve` runs so many nodes on the one port. `--processes` wins.
+    processes: Annotated[int, Meta(ge=1, le=PROCESSES_MAX)] = 1
     # Empty: host name and process id. Two processes with one name would answer for each other.
     node: str = ""
     # `info` has a line for each start, stop and failure; `debug` one for each connection.

@@ -20,7 +20,7 @@ _PLAIN = re.compile(r"[^\s\"=]+")
 class Fields(TypedDict, total=False):
     """What a log line may name. A field means the same thing wherever it stands; names end in their unit."""
 
-    child: str  # a process that `waypost up` keeps alive
+    child: str  # a process that `waypost up` or `serve` keeps alive
     close_code: int  # WebSocket close code
     code: str  # a code of service/errors.py
     connection: int  # the connection's number in this node

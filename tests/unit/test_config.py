@@ -72,6 +72,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     ("variable", "value"),
     [
         ("WAYPOST_PORT", "0"),
+        ("WAYPOST_PROCESSES", "0"),
         ("WAYPOST_PORT", "eight"),
         ("WAYPOST_PORT", "80.5"),
         ("WAYPOST_PING_S", "0"),

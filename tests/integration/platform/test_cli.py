@@ -33,7 +33,19 @@ def test_help_names_the_commands() -> None:
     assert all(f"    {command} " in done.stdout for command in ("up", "serve", "worker", "migrate"))
 
 
-@pytest.mark.parametrize("words", [(), ("fly",), ("migrate",), ("migrate", "down"), ("worker", "--once", "fly")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("fly",),
+        ("migrate",),
+        ("migrate", "down"),
+        ("worker", "--once", "fly"),
+        ("serve", "--processes", "0"),
+        ("serve", "--processes", "257"),
+        ("serve", "--processes", "two"),
+    ],
+)
 def test_a_wrong_command_is_refused(words: tuple[str, ...]) -> None:
     done = waypost(*words)
     assert done.returncode == 2
@@ -50,8 +62,9 @@ def test_wrong_settings_are_said_all_at_once(command: str) -> None:
     ]
 
 
-def test_serve_says_what_it_lacks() -> None:
-    done = waypost("serve")
+@pytest.mark.parametrize("words", [("serve",), ("serve", "--processes", "2")])
+def test_serve_says_what_it_lacks(words: tuple[str, ...]) -> None:
+    done = waypost(*words)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "waypost: `serve` needs a store: set WAYPOST_REDIS_URL (`waypost up` brings its own)",
