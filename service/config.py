@@ -166,8 +166,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     beat_s: Seconds = 1.0
     # How long a mailbox outlives its silent node: long enough for a pause of the machine, short enough to free memory.
     mailbox_ttl_s: Seconds = 15.0
-    # Entries; a reader that is further behind is served by pages, which cost no memory.
-    mailbox_cap: Count = 10_000
+    # Entries, each of up to 16 KiB of messages: 40 MB. A reader further behind is served by pages, which cost nothing.
+    mailbox_cap: Count = 2500
     # Acknowledgements of half a second are stored in one call; the promise is one second.
     commit_s: Annotated[float, Meta(gt=0, le=1)] = 0.5
     # A client replays before it repeats: an hour covers a lost answer, and what is kept stays small.

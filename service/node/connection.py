@@ -26,6 +26,11 @@ CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expe
 EncodeEntry = Callable[[str, Entry], bytes]
 
 
+def wants_all(_stream: str) -> bool:
+    """What a client wants that is told of all its user's streams."""
+    return True
+
+
 class Socket(Protocol):
     """What a connection needs of its transport. Nothing here waits."""
 
@@ -82,7 +87,6 @@ class Connection:
         "__weakref__",
         "_behind",
         "_catching_up",
-        "_is_closed",
         "_kept",
         "_kept_bytes",
         "_node",
@@ -90,14 +94,16 @@ class Connection:
         "cursors",
         "encode_entry",
         "inbox_head",
+        "is_closed",
         "is_paused",
         "is_reading",
         "number",
+        "out",
         "session",
         "socket",
+        "spelling",
         "user",
         "wants",
-        "write",
     )
 
     def __init__(
@@ -110,22 +116,18 @@ class Connection:
         self.codec = codec
         self.wants = wants  # which of the user's streams the client is told of; see `follow`
         self.user = session.user
-        self.write: Callable[[bytes], None] = socket.write
         self.encode_entry = codec.entry
+        self.spelling: EncodeEntry | None = self._usual_spelling()
+        self.out: list[bytes] = []  # written in this turn, in order; see `Turn`
         self.cursors: dict[str, Cursor[Connection]] = {}
         self.inbox_head = ZERO  # when the session was opened
         self.is_paused = False
-        self._is_closed = False
+        self.is_closed = False  # it has ended, by either side
         self.is_reading = True
         self._behind: deque[str] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._kept: deque[bytes | Item] = deque()
         self._kept_bytes = 0
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection has ended, by either side."""
-        return self._is_closed
 
     @property
     def is_keeping(self) -> bool:
@@ -147,12 +149,12 @@ class Connection:
             self._release()
         while True:
             written, commands = self.session.flush()
-            if not written and not commands:
-                break
-            if written:
-                self.write(b"".join([self.codec.frame(frame) for frame in written]))
+            for frame in written:
+                self.write(self.codec.frame(frame))
             for command in commands:
                 self._node.carry_out(self, command)
+            if not commands:  # which may have been answered at once
+                break
         self.read_or_not()
 
     def read_or_not(self) -> None:
@@ -180,26 +182,49 @@ class Connection:
     def closed(self) -> None:
         """The socket is gone. May be called twice."""
         if not self.is_closed:
-            self._is_closed = True
+            self.is_closed = True
             if self._catching_up is not None:
                 self._catching_up.cancel()
             self._node.disconnected(self)
 
     def hang_up(self, code: int, reason: str) -> None:
         """Ends the connection after what has been said, what is kept back included."""
-        for said in self._kept:
-            if isinstance(said, bytes):
-                self.socket.write(said)
+        self.out += [said for said in self._kept if isinstance(said, bytes)]
         self._kept.clear()
+        self.pour()
         self.socket.close(code, reason)
         self.closed()
 
     def break_off(self) -> None:
         """Ends a connection that cannot be served: it resumes when it comes back."""
+        self.pour()
         self.socket.close(CLOSE_INTERNAL, "internal")
         self.closed()
 
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Writes bytes that are ready for the wire, after all that was written before."""
+        if self._kept:
+            self._keep(data)
+        elif self._node.turn.is_open or self.out:
+            self._node.turn.add(self, data)
+        else:
+            self.socket.write(data)
+
+    def pour(self) -> None:
+        """Hands the socket what was written in this turn, before its end."""
+        if self.out and not self.is_closed:
+            self.socket.write(b"".join(self.out))
+        self.out.clear()
+
     # -- out: live -----------------------------------------------------------------------------------------------------
+
+    def _usual_spelling(self) -> EncodeEntry | None:
+        """How every entry of every stream is spelt for it, while all it does with them is to write them. None: it is
+        asked each time, by `push`.
+        """
+        return self.encode_entry if self.wants is wants_all and self.TELLS_ALIKE else None
 
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
@@ -222,7 +247,7 @@ class Connection:
     def _keep(self, kept: "bytes | Item") -> None:
         """Keeps back an own entry whose answer is to come, and whatever is written after it."""
         self._kept.append(kept)
-        self.write = self._keep
+        self.spelling = None
         self._kept_bytes += len(kept) if isinstance(kept, bytes) else 0
         if self._kept_bytes > self._node.settings.limits.write_buffer_bytes:
             self._node.stalled(self)  # pushed no more; what was kept is written when the answer is there
@@ -230,7 +255,7 @@ class Connection:
     def _release(self) -> None:
         """Writes what was kept back, up to the next own entry whose answer is still to come."""
         kept, self._kept, self._kept_bytes = self._kept, deque(), 0
-        self.write = self.socket.write
+        self.spelling = self._usual_spelling()
         while kept:
             first = kept[0]
             if isinstance(first, bytes):

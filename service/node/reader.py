@@ -9,6 +9,7 @@ meanwhile read pages.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -23,13 +24,13 @@ from service.store import Beat, MailboxReader, Store
 if TYPE_CHECKING:
     from service.node.node import Node
 
-ENTRIES_PER_READ = 200  # one loop turn's work: about a millisecond of Python before sockets are served again
+ENTRIES_PER_READ = 16  # one loop turn's work, of up to 16 KiB each: milliseconds before sockets are served again
 RETRY_S = 0.2  # between two attempts to begin a mailbox while the store is away
 
 
-def redacted_in(received: Iterable[Arrival | Beat | None]) -> set[tuple[str, str]]:
+def redacted_in(received: Iterable[list[Arrival] | Beat | None]) -> set[tuple[str, str]]:
     """Stream and id of every message that something received says was redacted."""
-    arrivals = (what for what in received if isinstance(what, Arrival))
+    arrivals = itertools.chain.from_iterable(what for what in received if isinstance(what, list))
     return {(arrival.stream, arrival.entry.target) for arrival in arrivals if arrival.entry.type == "redacted"}
 
 
@@ -125,19 +126,21 @@ class Reader:
             redacted = redacted_in(what for _, what in received)
             if redacted:
                 beat_at = time.monotonic()  # the next lease takes what was read out of the mailbox, bodies too
-            for number, what in received:
-                if number != last + 1:
-                    raise Doubt(f"entries {last + 1} to {number - 1} are missing")
-                last = number
-                if isinstance(what, Arrival):
-                    is_redacted = (what.stream, str(what.entry.id)) in redacted
-                    self._node.dispatch(tombstone(what) if is_redacted else what)
-                elif isinstance(what, Beat):
-                    sent_at.pop(what.number, None)
-                    self.last_seen = time.monotonic()
-                    self._node.attachments.verify(what.number)
-                else:
-                    raise Doubt(f"entry {number} cannot be read")
+            with self._node.turn.opened():
+                for number, what in received:
+                    if number != last + 1:
+                        raise Doubt(f"entries {last + 1} to {number - 1} are missing")
+                    last = number
+                    if isinstance(what, list):
+                        for arrival in what:
+                            is_redacted = bool(redacted) and (arrival.stream, str(arrival.entry.id)) in redacted
+                            self._node.dispatch(tombstone(arrival) if is_redacted else arrival)
+                    elif isinstance(what, Beat):
+                        sent_at.pop(what.number, None)
+                        self.last_seen = time.monotonic()
+                        self._node.attachments.verify(what.number)
+                    else:
+                        raise Doubt(f"entry {number} cannot be read")
             if sent_at and time.monotonic() - min(sent_at.values()) > 2 * self._beat_s:
                 raise Doubt("a beat did not come back within two periods")
             if self._doubt:

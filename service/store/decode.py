@@ -35,38 +35,96 @@ def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
     identity = entry_id(raw_id)
     values = dict(zip(fields[0::2], fields[1::2], strict=True))
     try:
-        return _entry(identity, values, by_reference=False)
+        return _entry(identity, values)
     except (KeyError, ValueError, RecursionError, WaypostError):
         readable = {_readable(name): _readable(value) for name, value in values.items() if name not in _HIDDEN}
         return Entry(identity, UNKNOWN, readable.get("f", ""), stream, extra=readable)
 
 
-def arrival(fields: Fields) -> Arrival | Beat | None:
-    """An entry of a mailbox; None when it cannot be read: it then counts as lost."""
-    values = dict(zip(fields[0::2], fields[1::2], strict=True))
+class _Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One record of a mailbox entry, as `_post.lua` writes it. Without a type: like the record before it."""
+
+    stream: str
+    ms: int
+    n: int
+    connection: int
+    send: int
+    type: str = ""
+    sender: str = ""
+    to: str = ""
+    mid: str = ""
+    body: str = ""
+    target: str = ""
+    trace: str = ""
+    by_reference: int = 0
+
+
+_records = msgspec.msgpack.Decoder(list[_Record])
+
+
+def received(fields: Fields) -> list[Arrival] | Beat | None:
+    """What an entry of a mailbox brings; None when it cannot be read: it then counts as lost."""
     try:
-        beat = values.get(b"beat")
-        if beat is not None:
-            return Beat(int(beat))
-        stream = values.pop(b"s").decode()
-        identity = parse_id(values.pop(b"n").decode())
-        by_reference = values.pop(b"l", b"") == b"1"
-        origin = _origin(values.pop(b"c", b""))
-        return Arrival(stream, _entry(identity, values, by_reference=by_reference), origin, by_reference)
-    except (KeyError, ValueError, RecursionError, WaypostError):
+        name, value = fields
+        if name == b"beat":
+            return Beat(int(value))
+        return _arrivals(_records.decode(value)) if name == b"r" else None
+    except (ValueError, RecursionError, WaypostError):
         return None
 
 
-def _entry(identity: EntryId, values: dict[bytes, bytes], *, by_reference: bool) -> Entry:
+def _arrivals(records: list[_Record]) -> list[Arrival]:
+    """Raises ValueError (bad JSON, or nothing that a record could be like) or WaypostError for a broken one."""
+    arrivals = []
+    common, body = None, None
+    for record in records:
+        if record.type:
+            common, body = record, _checked_body(record)
+        elif common is None:
+            raise ValueError("like the record before it, and there is none")
+        entry = Entry(
+            EntryId(record.ms, record.n),
+            common.type,
+            common.sender,
+            common.to,
+            common.mid,
+            body,
+            "",
+            common.target,
+            common.trace,
+        )
+        origin = (record.connection, record.send) if record.connection else None
+        arrivals.append(Arrival(record.stream, entry, origin, common.by_reference == 1))
+    return arrivals
+
+
+def _checked_body(record: _Record) -> bytes | None:
+    if record.type == "redacted":
+        parse_id(record.target)
+    if record.body:
+        return _as_body(record.body.encode())
+    if record.type == "message" and not record.by_reference:
+        raise ValueError("a message without a body")
+    return None
+
+
+def _as_body(raw: bytes) -> bytes:
+    """A body goes into frames as it is: one that is not JSON, or has line breaks, would break every frame it shares."""
+    _json.decode(raw)
+    return one_line(raw)
+
+
+_json = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _entry(identity: EntryId, values: dict[bytes, bytes]) -> Entry:
     """Consumes `values`. Raises KeyError, ValueError (bad UTF-8, bad JSON) or WaypostError for a broken one."""
     kind = values.pop(b"t").decode()
     body = values.pop(b"b", None)
     if body is not None:
-        # A body goes into frames as it is: one that is not JSON, or has line breaks, would break every frame it shares.
         body.decode()
-        msgspec.json.decode(body, type=msgspec.Raw)
-        body = one_line(body)
-    elif kind == "message" and not by_reference:
+        body = _as_body(body)
+    elif kind == "message":
         raise KeyError("b")
     target = values.pop(b"x", b"").decode()
     if kind == "redacted":
@@ -88,13 +146,6 @@ def _entry(identity: EntryId, values: dict[bytes, bytes], *, by_reference: bool)
 
 def _readable(raw: bytes) -> str:
     return raw.decode(errors="replace")
-
-
-def _origin(raw: bytes) -> tuple[int, int] | None:
-    if not raw:
-        return None
-    connection, _, send = raw.partition(b".")
-    return int(connection), int(send)
 
 
 class _RedactionLine(msgspec.Struct):

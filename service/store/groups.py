@@ -10,12 +10,13 @@ from service.store import decode
 from service.store.clock import DRIFT_MS
 from service.store.context import Context
 from service.store.records import Late, Membership
-from service.store.streams import origin_text
+from service.store.streams import NO_ORIGIN
 
 _FORGET_CHUNK = 200  # members a call: bounds how long one call holds the server
 
 
 def _arg(context: Context, user: str, group: str, mailbox: str, origin: tuple[int, int] | None) -> dict[str, object]:
+    connection, send = origin or NO_ORIGIN
     return {
         "epoch": context.epoch,
         "user": user,
@@ -24,7 +25,8 @@ def _arg(context: Context, user: str, group: str, mailbox: str, origin: tuple[in
         "group_tag": context.layout.tag(group_stream(group)),
         "mailbox": mailbox,
         "mailbox_cap": context.options.mailbox_cap,
-        "origin": origin_text(origin),
+        "connection": connection,
+        "send": send,
         "announce": context.options.announce,
     }
 

@@ -131,8 +131,7 @@ KEYS: tuple[KeyKind, ...] = (
         "ttl",
         "mailbox, lease; publish, join, leave, redact",
         "drop_mailbox; a failed add; audit_nodes",
-        "what has to go to the connections of a node, ids 1-<seq>: s stream, n entry id, the entry's fields "
-        "(not r), c origin in the sender's node, l=1 instead of a large body; or a single field beat",
+        "what has to go to the connections of a node, ids 1-<seq>: r records of entries, a msgpack list; or beat",
     ),
     KeyKind("wp:{p}:c", "hash", "permanent", "publish (cluster only)", "publish", "debts: second inboxes still owed"),
     KeyKind(

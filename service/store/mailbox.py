@@ -11,7 +11,7 @@ from service.store.connection import Command, Reply, reply_error
 from service.store.context import Context, answer, command
 from service.store.records import Beat, Lease, MailboxGone
 
-Received: TypeAlias = list[tuple[int, Arrival | Beat | None]]
+Received: TypeAlias = list[tuple[int, list[Arrival] | Beat | None]]
 
 
 class MailboxReader:
@@ -34,7 +34,7 @@ class MailboxReader:
         if not reply:
             return []
         [[_, entries]] = reply
-        return [(decode.entry_id(raw).n, decode.arrival(fields)) for raw, fields in entries]
+        return [(decode.entry_id(raw).n, decode.received(fields)) for raw, fields in entries]
 
     async def lease(self, mailbox: str, beat: int, read_upto: int, ttl_ms: int) -> Lease | None:
         """Renew the mailbox for `ttl_ms`, put beat number `beat` into it, and remove what was read.

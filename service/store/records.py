@@ -46,7 +46,9 @@ class StoreOptions(msgspec.Struct, frozen=True):
     """
 
     key_window_s: int = 3600  # a send may be repeated with its key for at least this long
-    mailbox_cap: int = 10_000  # entries; beyond it readers see a hole and page instead, so memory is bounded
+    mailbox_cap: int = (
+        2500  # entries of up to 16 KiB; beyond it readers see a hole and page instead, so memory is bounded
+    )
     mailbox_ttl_s: float = 15  # a node that is silent this long is dead: mailbox and node record expire
     call_timeout_s: float = 5.0  # from sending to the whole reply; far above a healthy server's worst
     connect_timeout_s: float = 2.0  # a server that is away must not hold requests for long

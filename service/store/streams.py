@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import TypeAlias
 
+import msgspec
 from redis.exceptions import RedisError
 
 from service.core.entries import Durability, Page, Removal
@@ -12,6 +14,10 @@ from service.store.context import Context, answer, command
 from service.store.records import Attached, Outcome, Outgoing, Registration
 
 _REFUSED = "bad_request"
+NO_ORIGIN = (0, 0)  # as functions take it: connections and their sends are counted from 1
+
+_Result: TypeAlias = tuple[str, int, int, int, int]  # status, the entry as the sender finds it, as the recipient does
+_results = msgspec.msgpack.Decoder(list[_Result])
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -24,36 +30,32 @@ def _digest(*parts: str | bytes) -> str:
     return state.hexdigest()
 
 
-def origin_text(origin: tuple[int, int] | None) -> str:
-    """An origin as mailboxes carry it."""
-    return f"{origin[0]}.{origin[1]}" if origin is not None else ""
-
-
-def _message(context: Context, message: Outgoing) -> dict[str, object] | None:
+def _message(context: Context, message: Outgoing) -> tuple[str | int, ...] | None:
     """A message as the function takes it; None when its body is no UTF-8 (msgpack strings are text)."""
     try:
         body = message.body.decode()
     except UnicodeDecodeError:
         return None
+    tag = context.layout.tag
     own = user_stream(message.sender) if message.kind == "direct" else ""
     if own == message.to:
         own = ""
-    layout = context.layout
-    return {
-        "kind": message.kind,
-        "sender": message.sender,
-        "to": message.to,
-        "tag": layout.tag(message.to),
-        "own": own,
-        "own_tag": layout.tag(own) if own else "",
-        "mid": message.mid,
-        "body": body,
-        "device": message.device,
-        "origin": origin_text(message.origin),
-        "key": "" if message.key is None else _digest(message.to, message.sender, message.key),
-        "digest": "" if message.key is None else _digest(message.body),
-        "trace": message.trace,
-    }
+    connection, send = message.origin or NO_ORIGIN
+    return (
+        message.sender,
+        message.to,
+        tag(message.to),
+        own,
+        tag(own) if own else "",
+        message.mid,
+        body,
+        message.device,
+        connection,
+        send,
+        "" if message.key is None else _digest(message.to, message.sender, message.key),
+        "" if message.key is None else _digest(message.body),
+        message.trace,
+    )
 
 
 async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> list[Outcome]:
@@ -62,7 +64,7 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
     sent = [message for message in messages if message is not None]
     options = context.options
     durability = context.durability
-    results: list[list[bytes]] = []
+    results: list[_Result] = []
     if sent:
         arg = {
             "epoch": context.epoch,
@@ -78,13 +80,13 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
             commands.append(("WAIT", options.wait_replicas, options.wait_timeout_ms))
             wait_s = options.wait_timeout_ms / 1000
         replies = await context.link.pipeline(commands, is_write=True, wait_s=wait_s)
-        [results] = answer(replies[0])
+        results = _results.decode(answer(replies[0])[0])
         # A call that wrote nothing (repeats only) has nothing that WAIT could have waited for.
         if (
             options.wait_replicas
             and not isinstance(replies[1], RedisError)
             and replies[1] >= options.wait_replicas
-            and any(result[0] == b"ok" for result in results)
+            and any(result[0] == "ok" for result in results)
         ):
             durability = "replicated"
     refused = Outcome(_REFUSED, None, None, is_duplicate=False, durability=durability)
@@ -92,11 +94,11 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
     return [refused if message is None else _outcome(next(answers), durability) for message in messages]
 
 
-def _outcome(result: list[bytes], durability: Durability) -> Outcome:
-    status, own, theirs = result
-    if status in (b"ok", b"dup"):
-        return Outcome(None, decode.entry_id(own), decode.entry_id(theirs), status == b"dup", durability)
-    return Outcome(status.decode(), None, None, is_duplicate=False, durability=durability)
+def _outcome(result: _Result, durability: Durability) -> Outcome:
+    status, ms, n, to_ms, to_n = result
+    if status in ("ok", "dup"):
+        return Outcome(None, EntryId(ms, n), EntryId(to_ms, to_n), status == "dup", durability)
+    return Outcome(status, None, None, is_duplicate=False, durability=durability)
 
 
 async def page(

@@ -1,9 +1,10 @@
--- join_v2: make a user a member of a group, creating the group if need be.
+-- join_v3: make a user a member of a group, creating the group if need be.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, user_tag, group, group_tag, mailbox (the caller's own, '' if none), mailbox_cap
---       (entries), origin ('' if none), announce (members; for groups without a setting of their own),
---       streams_max (groups), may_create, may_join_closed (booleans), not_before, not_after (ms, server's clock)}
+--       (entries), connection, send (the origin; 0, 0 if none), announce (members; for groups without a setting of
+--       their own), streams_max (groups), may_create, may_join_closed (booleans), not_before, not_after (ms, server's
+--       clock)}
 -- Returns {'ok', id in the group's stream (the `joined` entry, or the head where none is announced), the group's
 --         head before, is_new (0: was a member, nothing written, id is the start of the open stretch), is_announced}
 -- Errors  fenced, reset, {'late', now (ms)} (outside of not_before … not_after), group_closed (also: may not be
@@ -39,22 +40,24 @@ local function join(_, args)
   local id = is_announced and next_id(group, now) or head
   local earlier = record and prune(record, group, arg) or (exists and 'member|' or 'owner|')
   if string.sub(earlier, -1) ~= '|' then earlier = earlier .. ';' end
-  local entry = {t = 'joined', f = arg.user, o = group.name}
+  local entry = {'t', 'joined', 'f', arg.user, 'o', group.name}
+  local common, post = content('joined', arg.user, group.name, '', '', '', ''), new_post(arg.mailbox)
 
   redis.call('HSET', list_key, arg.group, '1')
   redis.call('HSET', group_key, arg.user, earlier .. id .. ',', '/members', string.format('%.0f', members))
   if not exists then redis.call('HSET', group_key, '/access', 'open') end
   if is_announced then
     append(group, now, entry)
-    deliver(group, id, entry, arg.mailbox_cap, arg.mailbox, arg.origin)
+    deliver(post, group, nil, arg.connection, arg.send, common)
   end
   -- The offset at a join is the point of joining, for every device that has none from an earlier membership.
   for _, device in ipairs(redis.call('HKEYS', key(arg.user_tag, 'd', arg.user))) do
     redis.call('HSETNX', key(arg.user_tag, 'o', arg.user .. '/' .. device), group.name, id .. ' ' .. arg.epoch)
   end
-  local inbox_id = append(inbox, now, entry)
-  deliver(inbox, inbox_id, entry, arg.mailbox_cap, arg.mailbox, '')
+  append(inbox, now, entry)
+  deliver(post, inbox, nil, 0, 0, common)
+  hand_over(post, arg.mailbox_cap)
   return {'ok', id, head, 1, is_announced and 1 or 0}
 end
 
-redis.register_function{function_name = 'join_v2', callback = join, flags = {}}
+redis.register_function{function_name = 'join_v3', callback = join, flags = {}}

@@ -1,9 +1,9 @@
--- leave_v2: end a user's membership in a group.
+-- leave_v3: end a user's membership in a group.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, user_tag, group, group_tag, mailbox (the caller's own, '' if none), mailbox_cap
---       (entries), origin ('' if none), announce (members; for groups without a setting of their own), not_before,
---       not_after (ms, server's clock)}
+--       (entries), connection, send (the origin; 0, 0 if none), announce (members; for groups without a setting of
+--       their own), not_before, not_after (ms, server's clock)}
 -- Returns {'ok', id in the group's stream (the `left` entry, or the head where none is announced: the end of the
 --         stretch), the group's head before, 1, is_announced}
 -- Errors  fenced, reset, {'late', now (ms)} (outside of not_before … not_after), not_member. All before anything is
@@ -30,7 +30,8 @@ local function leave(_, args)
   local members = tonumber(settings[2]) or 1
   local is_announced = members <= (tonumber(settings[1]) or arg.announce)
   local id = is_announced and next_id(group, now) or head
-  local entry = {t = 'left', f = arg.user, o = group.name}
+  local entry = {'t', 'left', 'f', arg.user, 'o', group.name}
+  local common, post = content('left', arg.user, group.name, '', '', '', ''), new_post(arg.mailbox)
   local kept = prune(record .. id, group, arg)
 
   redis.call('HSET', group_key, '/members', string.format('%.0f', math.max(members - 1, 0)))
@@ -38,12 +39,13 @@ local function leave(_, args)
   if kept then redis.call('HSET', group_key, arg.user, kept) else redis.call('HDEL', group_key, arg.user) end
   if is_announced then
     append(group, now, entry)
-    deliver(group, id, entry, arg.mailbox_cap, arg.mailbox, arg.origin)
+    deliver(post, group, nil, arg.connection, arg.send, common)
   end
-  local inbox_id = append(inbox, now, entry)
-  deliver(inbox, inbox_id, entry, arg.mailbox_cap, arg.mailbox, '')
+  append(inbox, now, entry)
+  deliver(post, inbox, nil, 0, 0, common)
+  hand_over(post, arg.mailbox_cap)
   redis.call('HDEL', list_key, arg.group)
   return {'ok', id, head, 1, is_announced and 1 or 0}
 end
 
-redis.register_function{function_name = 'leave_v2', callback = leave, flags = {'allow-oom'}}
+redis.register_function{function_name = 'leave_v3', callback = leave, flags = {'allow-oom'}}

@@ -1,110 +1,120 @@
--- publish_v2: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
+-- publish_v3: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, mailbox (the caller's own, '' if none), mailbox_cap (entries), key_window (s),
---       messages: list of {kind, sender, to, tag, own, own_tag (the sender's inbox where a copy is due, else ''),
---       mid, body, device, origin ('' if none), key (digest of to, sender and key, '' if none), digest (of the
---       body), trace}}
--- Returns {'ok', list of {status, id as the sender finds it, id in the stream it was sent to}}; status: ok, dup
---         (stored before under this key), key_reused, not_member, no_group, internal (nothing written), uncertain
---         (something of it written; the same key completes it).
+--       messages: a list of lists: sender, to, tag, own, own_tag (the sender's inbox where a copy is due, else ''), mid, body, device,
+--       connection, send (the origin; 0, 0 if none), key (digest of to, sender and key, '' if none), digest (of the
+--       body, '' without a key), trace}
+-- Returns {'ok', msgpack list of lists: status, ms and n of the entry as the sender finds it, and of the one in the
+--         stream it was sent to}. status: ok, dup (stored before under this key), key_reused, not_member, no_group,
+--         internal (nothing written), uncertain (something of it written; the same key completes it).
 -- Errors  fenced, reset, before anything is written. An error ends one message, never the batch. No allow-oom.
+
+local SENDER, TO, TAG, OWN, OWN_TAG, MID, BODY, DEVICE, CONNECTION, SEND, KEY, DIGEST, TRACE =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
 local function publish(_, args)
   local arg = cmsgpack.unpack(args[1])
   local tags = {}
   for _, message in ipairs(arg.messages) do
-    tags[message.tag] = true
-    if message.own ~= '' then tags[message.own_tag] = true end
+    tags[message[TAG]] = true
+    if message[OWN] ~= '' then tags[message[OWN_TAG]] = true end
   end
   local refusal = fence(tags, arg.epoch)
   if refusal then return refusal end
 
   local now = now_ms()
-  local key_ttl = 2 * arg.key_window + 60
+  local post = new_post(arg.mailbox)
   local states, members, known, expiring = {}, {}, {}, {}
 
-  local function bucket_key(message, number) return key(message.tag, 'k', string.format('%.0f', number)) end
+  local function bucket_key(message, number) return key(message[TAG], 'k', string.format('%.0f', number)) end
+
+  -- The time of the stream, which never goes back: after a step of the server's clock a repeat is still known.
+  local function read_key(message)
+    local name = message[KEY]
+    message.bucket = math.floor(math.max(now, states[message[TO]].ms) / 1000 / arg.key_window)
+    known[name] = known[name] or redis.call('HGET', bucket_key(message, message.bucket), name)
+      or redis.call('HGET', bucket_key(message, message.bucket - 1), name) or nil
+  end
 
   local function read(message)
-    states[message.to] = states[message.to] or state(message.tag, message.to)
-    if message.own ~= '' then
-      states[message.own] = states[message.own] or state(message.own_tag, message.own)
-    end
-    if message.kind == 'group' then
-      local group = string.sub(message.to, 7)
-      local place = message.to .. '/' .. message.sender
-      local group_key = key(message.tag, 'g', group)
-      members[place] = members[place] or redis.call('HGET', group_key, message.sender)
+    local to, own = message[TO], message[OWN]
+    states[to] = states[to] or state(message[TAG], to)
+    if own ~= '' then
+      states[own] = states[own] or state(message[OWN_TAG], own)
+    elseif string.sub(to, 1, 6) == 'group:' then
+      local place = to .. '/' .. message[SENDER]
+      local group_key = key(message[TAG], 'g', string.sub(to, 7))
+      members[place] = members[place] or redis.call('HGET', group_key, message[SENDER])
       if not is_member(members[place]) then
         message.refusal = redis.call('EXISTS', group_key) == 1 and 'not_member' or 'no_group'
       end
     end
-    -- The time of the stream, which never goes back: after a step of the server's clock a repeat is still known.
-    local head_ms = split(states[message.to].head)
-    message.bucket = math.floor(math.max(now, head_ms) / 1000 / arg.key_window)
-    if message.key ~= '' and not known[message.key] then
-      known[message.key] = redis.call('HGET', bucket_key(message, message.bucket), message.key)
-        or redis.call('HGET', bucket_key(message, message.bucket - 1), message.key) or nil
-    end
+    if message[KEY] ~= '' then read_key(message) end
   end
 
   local function remember(message, id, copy_id)
-    if message.key == '' then return end
     local name = bucket_key(message, message.bucket)
-    known[message.key] = id .. ' ' .. message.digest .. ' ' .. copy_id
-    redis.call('HSET', name, message.key, known[message.key])
-    if not expiring[name] then redis.call('EXPIRE', name, key_ttl) end
+    known[message[KEY]] = id .. ' ' .. message[DIGEST] .. ' ' .. copy_id
+    redis.call('HSET', name, message[KEY], known[message[KEY]])
+    if not expiring[name] then redis.call('EXPIRE', name, 2 * arg.key_window + 60) end
     expiring[name] = true
   end
 
   -- Writes what is not yet written of a message: all of it, or, when an earlier attempt got as far as the
   -- recipient's entry `id`, the sender's copy.
   local function store(message, id)
-    local to, own = states[message.to], states[message.own]
-    local is_whole, copy_id, is_new = true, '', not id
-    local entry = {
-      t = 'message', f = message.sender, o = message.to, i = message.mid, b = message.body, d = message.device,
-      p = message.trace,
-    }
-    id = id or append(to, now, entry)
+    local to, own = states[message[TO]], states[message[OWN]]
+    local common = content('message', message[SENDER], message[TO], message[MID], message[BODY], '', message[TRACE])
+    local fields = {'t', 'message', 'f', message[SENDER], 'o', message[TO], 'i', message[MID], 'b', message[BODY]}
+    local function add(name, value)
+      if value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
+    end
+    add('d', message[DEVICE])
+    add('p', message[TRACE])
+    local is_new, is_whole, copy_id = not id, true, ''
+    id = id or append(to, now, fields)
     if own then
-      entry.r = id
-      is_whole, copy_id = pcall(append, own, now, entry)
+      add('r', id)
+      is_whole, copy_id = pcall(append, own, now, fields)
       if not is_whole then copy_id = '' end
     end
-    remember(message, id, copy_id)
-    if is_new then deliver(to, id, entry, arg.mailbox_cap, arg.mailbox, own and '' or message.origin) end
-    if not is_whole then return {'uncertain', '', ''} end
-    if own then deliver(own, copy_id, entry, arg.mailbox_cap, arg.mailbox, message.origin) end
-    return {'ok', own and copy_id or id, id}
+    if message[KEY] ~= '' then remember(message, id, copy_id) end
+    if not is_whole then
+      if is_new then deliver(post, to, nil, 0, 0, common) end
+      return {'uncertain', 0, 0, 0, 0}
+    end
+    if is_new then
+      deliver(post, to, own, message[CONNECTION], message[SEND], common)
+    else
+      deliver(post, own, nil, message[CONNECTION], message[SEND], common)
+    end
+    local seen = own or to
+    return {'ok', seen.ms, seen.n, split(id)}
   end
 
   local function answer(message)
-    if message.refusal then return {message.refusal, '', ''} end
-    if not known[message.key] then return store(message) end
-    local id, digest, copy_id = string.match(known[message.key], '^(%S+) (%S+) (%S*)$')
-    if digest ~= message.digest then return {'key_reused', '', ''} end
-    if message.own == '' then return {'dup', id, id} end
-    if copy_id == '' then return store(message, id) end
-    return {'dup', copy_id, id}
+    if message.refusal then return {message.refusal, 0, 0, 0, 0} end
+    if message[KEY] == '' or not known[message[KEY]] then return store(message) end
+    local id, digest, copy_id = string.match(known[message[KEY]], '^(%S+) (%S+) (%S*)$')
+    if digest ~= message[DIGEST] then return {'key_reused', 0, 0, 0, 0} end
+    if message[OWN] ~= '' and copy_id == '' then return store(message, id) end
+    local ms, n = split(message[OWN] == '' and id or copy_id)
+    return {'dup', ms, n, split(id)}
   end
 
   for _, message in ipairs(arg.messages) do message.is_readable = pcall(read, message) end
 
   local results = {}
   for i, message in ipairs(arg.messages) do
-    local to, own = states[message.to] or {}, states[message.own] or {}
-    local head, own_head = to.head, own.head
+    local to, own = states[message[TO]] or {}, states[message[OWN]] or {}
+    local n, own_n = to.n, own.n
     local is_done, result = message.is_readable, nil
     if is_done then is_done, result = pcall(answer, message) end
-    if not is_done then
-      local is_touched = to.head ~= head or own.head ~= own_head
-      result = {is_touched and 'uncertain' or 'internal', '', ''}
-    end
-    results[i] = result
+    results[i] = is_done and result or {(to.n ~= n or own.n ~= own_n) and 'uncertain' or 'internal', 0, 0, 0, 0}
   end
-  return {'ok', results}
+  hand_over(post, arg.mailbox_cap)
+  return {'ok', cmsgpack.pack(results)}
 end
 
-redis.register_function{function_name = 'publish_v2', callback = publish, flags = {}}
+redis.register_function{function_name = 'publish_v3', callback = publish, flags = {}}

@@ -1,4 +1,4 @@
--- redact_v2: take away the body of a message, in both inboxes when it is a direct one. Its number stays.
+-- redact_v3: take away the body of a message, in both inboxes when it is a direct one. Its number stays.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, tag, stream, id, by, only_sender (boolean: refuse unless the message is from `by`),
@@ -76,7 +76,7 @@ local function redact(_, args)
     if copy then copies[2] = {s = there, tag = arg.other_tag, id = id, entry = copy} end
   end
 
-  local now = now_ms()
+  local now, post = now_ms(), new_post('')
   for _, copy in ipairs(copies) do
     local _, number = split(copy.id)
     redis.call('XDEL', copy.s.key, copy.id)
@@ -84,11 +84,11 @@ local function redact(_, args)
     redis.call('HSET', key(copy.tag, 'z', copy.s.name), string.format('%.0f', number), cjson.encode({
       id = copy.id, by = arg.by, at = now, sender = message.f or '', to = message.o or '', mid = message.i or '',
     }))
-    local entry = {t = 'redacted', f = arg.by, o = copy.s.name, x = copy.id}
-    copy.told = append(copy.s, now, entry)
-    deliver(copy.s, copy.told, entry, arg.mailbox_cap, '', '')
+    copy.told = append(copy.s, now, {'t', 'redacted', 'f', arg.by, 'o', copy.s.name, 'x', copy.id})
+    deliver(post, copy.s, nil, 0, 0, content('redacted', arg.by, copy.s.name, '', '', copy.id, ''))
   end
+  hand_over(post, arg.mailbox_cap)
   return {'ok', copies[1].told, 1}
 end
 
-redis.register_function{function_name = 'redact_v2', callback = redact, flags = {'allow-oom'}}
+redis.register_function{function_name = 'redact_v3', callback = redact, flags = {'allow-oom'}}

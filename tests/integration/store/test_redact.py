@@ -2,11 +2,10 @@
 
 import pytest
 
-from service.core.entries import Arrival
 from service.core.names import ZERO, EntryId
 from service.errors import WaypostError
 from service.store import Store, TrimCause
-from tests.integration.store.kit import Admin, direct, key_of, listen, numbers_in, send, to_all, to_group
+from tests.integration.store.kit import Admin, direct, key_of, listen, numbers_in, received, send, to_all, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -24,10 +23,7 @@ async def test_a_group_message_loses_its_body_and_keeps_its_place(store: Store, 
     tombstone = page.redactions[first.n]
     assert (tombstone.id, tombstone.by, tombstone.mid, tombstone.to) == (first, "alice", "m1", "group:g")
     assert second.n == 3
-    reader = store.mailbox_reader()
-    [(_, arrival)] = await reader.read(mailbox, 0, block_ms=0, count=9)
-    await reader.close()
-    assert isinstance(arrival, Arrival)
+    [arrival] = await received(store, mailbox)
     assert (arrival.entry.type, arrival.entry.target) == ("redacted", str(first))
     assert key_of("z", "group:g").encode() in admin.keys("*")
 

@@ -67,7 +67,9 @@ def _stored(world: World, stored: Stored) -> Key:
                 tuple(
                     (
                         number - box.last,
-                        what.number - next_beat if isinstance(what, Beat) else (what.stream, what.entry.id),
+                        what.number - next_beat
+                        if isinstance(what, Beat)
+                        else tuple((arrival.stream, arrival.entry.id) for arrival in what),
                     )
                     for number, what in box.entries.items()
                 ),

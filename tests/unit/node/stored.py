@@ -49,9 +49,9 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.last = 0
-        self.entries: dict[int, Arrival | Beat] = {}
+        self.entries: dict[int, list[Arrival] | Beat] = {}
 
-    def add(self, what: Arrival | Beat) -> None:
+    def add(self, what: list[Arrival] | Beat) -> None:
         self.last += 1
         self.entries[self.last] = what
 
@@ -71,6 +71,7 @@ class Stored:
         self.devices: set[tuple[str, str]] = set()
         self.offsets: dict[tuple[str, str], dict[str, EntryId]] = {}
         self.mailboxes: dict[str, Mailbox] = {}
+        self._post: dict[str, list[Arrival]] = {}  # what the call under way has for mailboxes: an entry for each
         self.keys: dict[tuple[str, str, str], tuple[bytes, EntryId, EntryId | None]] = {}
         self.ever: dict[tuple[str, EntryId], Entry] = {}  # all that was ever stored: for checks, no part of the store
 
@@ -101,11 +102,18 @@ class Stored:
                 del stream.register[name]
                 continue
             marked = origin if name == mailbox else None
-            self.mailboxes[name].add(Arrival(stream.name, copied, marked, by_reference=is_large))
+            self._post.setdefault(name, []).append(Arrival(stream.name, copied, marked, by_reference=is_large))
+
+    def _hand_over(self) -> None:
+        post, self._post = self._post, {}
+        for name, arrivals in post.items():
+            self.mailboxes[name].add(arrivals)
 
     def publish(self, batch: Sequence[Outgoing], mailbox: str) -> list[Outcome]:
         self.check_fence()
-        return [self._publish(message, mailbox) for message in batch]
+        outcomes = [self._publish(message, mailbox) for message in batch]
+        self._hand_over()
+        return outcomes
 
     def _publish(self, message: Outgoing, mailbox: str) -> Outcome:
         group = group_of(message.to)
@@ -155,6 +163,7 @@ class Stored:
             if owner == user:
                 self.offsets[owner, device].setdefault(stream.name, joined)
         self._deliver(inbox, self._append(inbox, entry), mailbox, None)
+        self._hand_over()
         return Membership(joined, head, is_new=True, is_announced=True)
 
     def leave(self, user: str, group: str, mailbox: str, origin: tuple[int, int] | None) -> Membership:
@@ -169,6 +178,7 @@ class Stored:
         self.groups[group][user] = (*earlier, Stretch(last.joined, left))
         self._deliver(stream, left, mailbox, origin)
         self._deliver(inbox, self._append(inbox, entry), mailbox, None)
+        self._hand_over()
         self.lists[user].discard(group)
         return Membership(left, head, is_new=True, is_announced=True)
 
@@ -240,6 +250,7 @@ class Stored:
         stream.redactions[entry_id.n] = Redaction(entry_id, by, self.clock, entry.sender, entry.to, entry.mid)
         told = self._append(stream, Entry(ZERO, "redacted", by, name, target=str(entry_id)))
         self._deliver(stream, told, "", None)
+        self._hand_over()
         return told
 
     # -- the register and mailboxes ------------------------------------------------------------------------------------
