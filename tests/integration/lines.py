@@ -29,9 +29,9 @@ async def running(node: Node) -> AsyncIterator[Node]:
 class Line:
     """A connection without a socket: what the node writes, as JSON."""
 
-    def __init__(self, node: Node, user: str) -> None:
+    def __init__(self, node: Node, user: str, codec: "PlainCodec | None" = None) -> None:
         self.frames: list[Frame] = []
-        codec = PlainCodec()
+        codec = codec or PlainCodec()
         self.connection: Connection = node.connect(self, codec, Principal(user, can_broadcast=True))
 
     def write(self, data: bytes) -> None:

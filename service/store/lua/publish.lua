@@ -1,10 +1,10 @@
 -- publish_v3: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
 --
 -- KEYS  none (one server)
--- ARGV  1: msgpack {epoch, mailbox (the caller's own, '' if none), mailbox_cap (entries), key_window (s),
---       messages: a list of lists: sender, to, tag, own, own_tag (the sender's inbox where a copy is due, else ''), mid, body, device,
---       connection, send (the origin; 0, 0 if none), key (digest of to, sender and key, '' if none), digest (of the
---       body, '' without a key), trace}
+-- ARGV  1: msgpack {epoch, mailbox (the caller's own, '' if none), mailbox_cap (entries), key_window (s), messages: a
+--       list of lists: sender, to, tag, own, own_tag (the sender's inbox where a copy is due, else ''), mid, body,
+--       device, connection, send (the origin; 0, 0 if none), key (digest of to, sender and key, '' if none), digest
+--       (of the body, '' without a key), trace}
 -- Returns {'ok', msgpack list of lists: status, ms and n of the entry as the sender finds it, and of the one in the
 --         stream it was sent to}. status: ok, dup (stored before under this key), key_reused, not_member, no_group,
 --         internal (nothing written), uncertain (something of it written; the same key completes it).

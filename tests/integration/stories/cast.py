@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.config import Limits, Settings
+from service.core.frames import Left, Sent, ServerFrame
 from service.core.names import EntryId, parse_id
 from service.core.session import Life
 from service.node import Node
@@ -12,7 +13,7 @@ from service.node.connection import CLOSE_INTERNAL
 from service.store import Store, StoreOptions
 from service.store.connection import Command
 from service.store.context import Context
-from tests.integration.lines import Line
+from tests.integration.lines import Line, PlainCodec
 from tests.integration.store.kit import Admin
 from tests.integration.stories.faults import PULSE, Faults, FaultyLink
 from tests.integration.stories.model import Attempt, Model
@@ -100,6 +101,17 @@ class Device:
             self.said.setdefault(stream, set()).add(offset)
 
 
+class _JudgingCodec(PlainCodec):
+    """Shows each frame of the session to `judge` when it is given out."""
+
+    def __init__(self, judge: Callable[[ServerFrame], None]) -> None:
+        self._judge = judge
+
+    def frame(self, frame: ServerFrame) -> bytes:
+        self._judge(frame)
+        return super().frame(frame)
+
+
 class Phone(Line):
     """One connection of a device, watched. It ends when either side closes, or when its node is killed."""
 
@@ -121,7 +133,8 @@ class Phone(Line):
         self.questions: dict[str, Asked] = {}  # about the past
         self._mailboxes: dict[str, str] = {}  # ref → the mailbox that its own entry is to come through
         self._refs = itertools.count(1)
-        super().__init__(host.node, device.user)
+        self._places: dict[str, tuple[bool, bool]] = {}  # ref of an answer → whether it is in its place, and should be
+        super().__init__(host.node, device.user, _JudgingCodec(self._judge))
         device.says(brought)
         offsets = {stream: str(offset) for stream, offset in brought.items()}
         self.say(type="hello", device=device.name, offsets=offsets)
@@ -129,19 +142,24 @@ class Phone(Line):
     def write(self, data: bytes) -> None:
         known = len(self.frames)
         super().write(data)
-        self.written += [self._judged(frame) for frame in self.frames[known:]]
+        for frame in self.frames[known:]:
+            self.written.append(Written(frame, *self._places.pop(frame.get("ref", ""), (False, False))))
 
-    def _judged(self, frame: Frame) -> Written:
-        """A frame, and how its place was come by."""
+    def _judge(self, frame: ServerFrame) -> None:
+        """Notes how an answer's place is come by, when it takes it: it is written at the end of the node's turn."""
         node = self.connection._node
-        is_answer = frame["type"] in ("sent", "left") and "ref" in frame and not frame.get("duplicate")
-        should_be = (
-            is_answer
-            and self.connection.session.life is Life.OPEN  # at the end all is answered that is stored
-            and self.connection.is_live(frame["stream"])
-            and node.reader.mailbox == self._mailboxes[frame["ref"]] != ""
-        )
-        return Written(frame, is_answer and node._is_dispatching, should_be)
+        if (
+            isinstance(frame, Sent | Left)
+            and frame.ref is not None
+            and not (isinstance(frame, Sent) and frame.duplicate)
+        ):
+            ref = str(frame.ref)
+            should_be = (
+                self.connection.session.life is Life.OPEN  # at the end all is answered that is stored
+                and self.connection.is_live(frame.stream)
+                and node.reader.mailbox == self._mailboxes[ref] != ""
+            )
+            self._places[ref] = node._is_dispatching, should_be
 
     def close(self, code: int, reason: str) -> None:
         self.is_open, self.code = False, code
