@@ -36,6 +36,10 @@ class Place(Enum):
     AHEAD = "ahead"
     LIVE = "live"
 
+    __hash__ = (
+        object.__hash__
+    )  # there is one of each; Enum's own hashes the name, in Python, at every look into a table
+
 
 class Event(Enum):
     """What moves a cursor from one place to another."""
@@ -45,6 +49,8 @@ class Event(Enum):
     PAGE_ABOVE = "a page ended at its head, above the position"
     REACHED = "the position reached what the cursor has"
     FALL_BEHIND = "a hole, doubt, or a socket that does not drain"
+
+    __hash__ = object.__hash__  # as above
 
 
 TRANSITIONS: dict[tuple[Place, Event], Place] = {
@@ -171,10 +177,13 @@ class Track(Generic[Link]):
         if position is None:
             self._seen = entry if self._seen is None else max(entry, self._seen)
             return Step.HAD
-        if is_whole and follows(entry, position) and all(_lies_below(entry, ahead) for ahead in self.ahead.values()):
+        if is_whole and follows(entry, position) and (not self.ahead or self._is_below_all_ahead(entry)):
             self.position = entry
             return Step.PUSH
         return Step.HAD if had(entry, position) else Step.HOLE
+
+    def _is_below_all_ahead(self, entry: EntryId) -> bool:
+        return all(_lies_below(entry, ahead) for ahead in self.ahead.values())
 
     def skip_to(self, entry: EntryId) -> list[Cursor[Link]]:
         """The position moves to an entry that was not pushed. Returns the cursors that fell behind: all that were

@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 from service.errors import WaypostError
 
 ALL = "all"
 NAME_LENGTH_MAX = 128  # characters; a name is part of keys and of every frame
+KNOWN_STREAMS = 10_000  # that were parsed lately: what is written to is written to again; a few megabytes
 
 # Unicode letters and digits (`\w` without the underscore is added back by hand) and . _ - ~ @ + : |
 _NAME = re.compile(r"[\w.\-~@+:|]{1,%d}" % NAME_LENGTH_MAX)
@@ -81,6 +83,7 @@ def group_stream(group: str) -> str:
     return f"group:{group}"
 
 
+@lru_cache(KNOWN_STREAMS)
 def parse_stream(text: str) -> tuple[str, str]:
     """`(kind, name)` of a stream: `("user", id)`, `("group", id)` or `("all", "")`. Raises `bad_stream`, `bad_name`."""
     if text == ALL:

@@ -20,6 +20,8 @@ from service.core.names import ALL, ZERO, EntryId, check_name, group_stream, had
 from service.core.pending import Answer, Pending, size_of
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 
+GREETINGS = (frames.Hello, frames.Offsets)
+
 # With these the whole call failed: what the connection sent after it must not overtake it.
 CALL_FAILURES = frozenset({"unavailable", "uncertain", "storage_full", "internal"})
 
@@ -32,6 +34,10 @@ class Life(Enum):
     OPENING = "the store is being asked"
     OPEN = "open"
     CLOSED = "closed"
+
+    __hash__ = (
+        object.__hash__
+    )  # there is one of each; Enum's own hashes the name, in Python, at every look into a table
 
 
 # Which frames are taken when; the value is where the connection is afterwards. Anything else is answered with an error.
@@ -68,6 +74,7 @@ class Session:
         tells_absence: bool = False,
     ) -> None:
         self.user = user
+        self._inbox = user_stream(user)
         self.device = ""
         self.life = Life.NEW
         self.streams: dict[str, EntryId] = {}  # followed streams → the offset stored for the device
@@ -107,16 +114,14 @@ class Session:
                 self._take(frame)
 
     def _take(self, frame: ClientFrame) -> None:
-        life = LIFE.get((self.life, type(frame)))
-        ref: Ref = getattr(frame, "ref", None)
-        if life is None:
-            is_again = self.life is not Life.NEW and isinstance(frame, frames.Hello | frames.Offsets)
-            self._refuse(WaypostError("hello_twice" if is_again else "hello_expected"), ref)
+        if (self.life, type(frame)) not in LIFE:
+            is_again = self.life is not Life.NEW and isinstance(frame, GREETINGS)
+            self._refuse(WaypostError("hello_twice" if is_again else "hello_expected"), getattr(frame, "ref", None))
             return
         try:
             if isinstance(frame, frames.Ping):
                 self._frames.append(frames.Pong(frame.ref))
-            elif isinstance(frame, frames.Hello | frames.Offsets):
+            elif isinstance(frame, GREETINGS):
                 self._collect(frame)
             elif self.life is Life.OPENING:
                 self._early.append(frame)
@@ -124,7 +129,7 @@ class Session:
             else:
                 self._act(frame)
         except WaypostError as problem:
-            self._refuse(problem, ref)
+            self._refuse(problem, getattr(frame, "ref", None))
 
     def _collect(self, frame: frames.Hello | frames.Offsets) -> None:
         offsets = {stream: parse_id(text) for stream, text in frame.offsets.items()}
@@ -169,7 +174,7 @@ class Session:
             raise WaypostError("not_allowed", "sending to all needs the claim `broadcast`")
         command = Publish(self._number(), frame.to, body, frame.key)
         # One finds a direct message in the own inbox; the numbers of another person's are shown to nobody.
-        seen_in = user_stream(self.user) if kind == "user" else frame.to
+        seen_in = self._inbox if kind == "user" else frame.to
         self._admit(Pending(frame.ref, command, len(body), seen_in))
 
     def _acknowledge(self, frame: frames.Ack) -> None:
@@ -278,7 +283,8 @@ class Session:
         pending = self._settle(number)
         if pending is not None:  # else the reader was faster
             wait = stored.is_coming and self._is_to_come(stored.stream, stored.id)
-            self._answer(pending, self._sent(pending, stored), wait=wait)
+            answer = self._sent(pending, stored.stream, stored.id, stored.durability, is_duplicate=stored.is_duplicate)
+            self._answer(pending, answer, wait=wait)
         self._advance()
 
     def failed(self, number: int, problem: WaypostError) -> None:
@@ -368,16 +374,15 @@ class Session:
         pending = self._pending.get(number)
         if pending is None or stream != pending.stream:
             return False
+        answer = pending.answer
         if isinstance(pending.command, Publish):
-            answer: Answer = self._sent(
-                pending, Stored(stream, entry, is_duplicate=False, durability=durability, is_coming=False)
-            )
+            answer = answer or self._sent(pending, stream, entry, durability)
         elif not pending.command.is_join:
-            answer = self._left(pending, entry)
+            answer = answer or self._left(pending, entry)
         else:
             return False
         self._settle(number)
-        self._answer(pending, pending.answer or answer, wait=False)
+        self._answer(pending, answer, wait=False)
         self._advance()
         return True
 
@@ -477,10 +482,10 @@ class Session:
         passed = self._passed(stream)
         return self._is_live(stream) and (passed is None or not had(entry, passed))
 
-    def _sent(self, pending: Pending, stored: Stored) -> frames.Sent:
-        return frames.Sent(
-            stored.stream, str(stored.id), pending.mid, stored.is_duplicate, stored.durability, ref=pending.ref
-        )
+    def _sent(
+        self, pending: Pending, stream: str, entry: EntryId, durability: Durability, *, is_duplicate: bool = False
+    ) -> frames.Sent:
+        return frames.Sent(stream, str(entry), pending.mid, is_duplicate, durability, ref=pending.ref)
 
     def _left(self, pending: Pending, entry: EntryId) -> frames.Left:
         assert isinstance(pending.command, ChangeMembership)

@@ -140,6 +140,7 @@ class Connection:
         """Takes frames that the client sent."""
         self.session.receive(received)
         self.flush()
+        self.read_or_not()
 
     def flush(self) -> None:
         """Writes what the session has to say, and has the node do what it asks for."""
@@ -153,9 +154,10 @@ class Connection:
                 self.write(self.codec.frame(frame))
             for command in commands:
                 self._node.carry_out(self, command)
+            if written:  # less is unanswered than before
+                self.read_or_not()
             if not commands:  # which may have been answered at once
                 break
-        self.read_or_not()
 
     def read_or_not(self) -> None:
         """A client that has too much unanswered, or does not take the answers, is not read: its sends wait with it."""
@@ -183,6 +185,7 @@ class Connection:
         """The socket is gone. May be called twice."""
         if not self.is_closed:
             self.is_closed = True
+            self.out.clear()
             if self._catching_up is not None:
                 self._catching_up.cancel()
             self._node.disconnected(self)
@@ -214,9 +217,9 @@ class Connection:
 
     def pour(self) -> None:
         """Hands the socket what was written in this turn, before its end."""
-        if self.out and not self.is_closed:
+        if self.out:
             self.socket.write(b"".join(self.out))
-        self.out.clear()
+            self.out.clear()
 
     # -- out: live -----------------------------------------------------------------------------------------------------
 

@@ -391,10 +391,12 @@ class Node:
             self._push(item, track)
             if track.behind and entry.type != "redacted":
                 self.tails.add(item)
-            else:
+            elif self.tails:
                 self.tails.drop(stream)
-            track.settle()
-            self.turn.pour_if_full()
+            if track.ahead:
+                track.settle()
+            if self.turn.is_full:
+                self.turn.pour()
             if self._stalled:
                 self._put_stalled_behind()
         elif step is Step.HOLE:

@@ -77,10 +77,11 @@ class Sends:
             origin=(connection.number, command.number),
             key=command.key,
         )
+        if not self._queue:
+            self._idle.clear()
+            self._wake.set()
         self._queue.append(_Waiting(connection, command.number, message))
         self._bytes += len(message.body)
-        self._idle.clear()
-        self._wake.set()
 
     async def run(self) -> None:
         """Hands over batches for as long as the node lives."""
@@ -88,6 +89,7 @@ class Sends:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await asyncio.sleep(0)  # all that this turn of the loop brings goes together
                 if self._node.fence.is_open:
                     await self._hand_over(self._take())
                 else:  # nobody is to wait for a store that does not answer

@@ -21,6 +21,10 @@ class Tails:
         self._tails: dict[str, deque[Item]] = {}
         self._bytes = 0
 
+    def __bool__(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self._tails)
+
     def add(self, item: Item) -> None:
         """An entry was pushed, and connections that are behind on its stream will want it."""
         tail = self._tails.setdefault(item.arrival.stream, deque())

@@ -42,10 +42,10 @@ class Turn:
         connection.out.append(data)
         self.size += len(data)
 
-    def pour_if_full(self) -> None:
-        """Call it when something was added, and nobody is in the middle of anything."""
-        if self.size > self._bytes_max:
-            self.pour()
+    @property
+    def is_full(self) -> bool:
+        """Whether to pour before more is added."""
+        return self.size > self._bytes_max
 
     def pour(self) -> None:
         """Writes what was collected."""

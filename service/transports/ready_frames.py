@@ -9,7 +9,6 @@ here, and reaches the transport through the scope's extensions as `READY_FRAMES`
 - the listener hears of pongs, and when the socket's buffer is full and empty again.
 """
 
-import struct
 from asyncio import BaseTransport
 from collections import deque
 from collections.abc import Callable, MutableMapping
@@ -31,8 +30,8 @@ def text_frame(payload: bytes) -> bytes:
     if length < 126:
         return bytes((0x81, length)) + payload
     if length < 65_536:
-        return struct.pack("!BBH", 0x81, 126, length) + payload
-    return struct.pack("!BBQ", 0x81, 127, length) + payload
+        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
 
 
 class Listener(Protocol):

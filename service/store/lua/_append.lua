@@ -10,7 +10,8 @@ local function id_text(ms, n)
   return string.format(id_format, ms, n)
 end
 
--- All that is needed to append to a stream. Raises an error when one of its keys has another type.
+-- All that is needed to append to a stream. Raises an error when its hash has another type, or its stream, unless a
+-- head is known: then the first XADD raises it.
 local function state(tag, stream)
   local s = {name = stream, key = key(tag, 's', stream), hash = key(tag, 'h', stream), register = {}}
   local fields = redis.call('HGETALL', s.hash)
@@ -22,8 +23,6 @@ local function state(tag, stream)
       s.register[field] = value
     end
   end
-  local kind = redis.call('TYPE', s.key).ok
-  if kind ~= 'stream' and kind ~= 'none' then error('not a stream: ' .. s.key) end
   s.head = s.head or last_given(s.key)
   s.ms, s.n = split(s.head)
   s.floor = s.floor or '0-0'

@@ -65,32 +65,30 @@ local function publish(_, args)
   -- recipient's entry `id`, the sender's copy.
   local function store(message, id)
     local to, own = states[message[TO]], states[message[OWN]]
-    local common = content('message', message[SENDER], message[TO], message[MID], message[BODY], '', message[TRACE])
-    local fields = {'t', 'message', 'f', message[SENDER], 'o', message[TO], 'i', message[MID], 'b', message[BODY]}
-    local function add(name, value)
-      if value ~= '' then fields[#fields + 1], fields[#fields + 2] = name, value end
-    end
-    add('d', message[DEVICE])
-    add('p', message[TRACE])
+    local sender, mid, body = message[SENDER], message[MID], message[BODY]
+    local device, trace = message[DEVICE], message[TRACE]
+    local common = content('message', sender, to.name, mid, body, '', trace)
+    local fields = {'t', 'message', 'f', sender, 'o', to.name, 'i', mid, 'b', body, 'd', device}
+    if device == '' then fields[11], fields[12] = nil, nil end
+    if trace ~= '' then fields[#fields + 1], fields[#fields + 2] = 'p', trace end
     local is_new, is_whole, copy_id = not id, true, ''
     id = id or append(to, now, fields)
     if own then
-      add('r', id)
+      fields[#fields + 1], fields[#fields + 2] = 'r', id
       is_whole, copy_id = pcall(append, own, now, fields)
-      if not is_whole then copy_id = '' end
     end
-    if message[KEY] ~= '' then remember(message, id, copy_id) end
+    if message[KEY] ~= '' then remember(message, id, is_whole and copy_id or '') end
     if not is_whole then
       if is_new then deliver(post, to, nil, 0, 0, common) end
       return {'uncertain', 0, 0, 0, 0}
     end
-    if is_new then
-      deliver(post, to, own, message[CONNECTION], message[SEND], common)
-    else
+    if not is_new then
       deliver(post, own, nil, message[CONNECTION], message[SEND], common)
+      return {'ok', own.ms, own.n, split(id)}
     end
+    deliver(post, to, own, message[CONNECTION], message[SEND], common)
     local seen = own or to
-    return {'ok', seen.ms, seen.n, split(id)}
+    return {'ok', seen.ms, seen.n, to.ms, to.n}
   end
 
   local function answer(message)
