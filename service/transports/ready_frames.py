@@ -165,6 +165,23 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         else:
             self._listener.received(bytes(data))
 
+    def handle_parser_exception(self) -> None:
+        """What cannot be parsed ends the connection. What the client is still sending then is thrown away: of a socket
+        that is closed with something unread it would hear nothing more, not even the close code.
+        """
+        if self.close_sent:
+            return
+        if not self.transport.can_write_eof():
+            super().handle_parser_exception()
+            return
+        close = self.conn.close_sent
+        assert close is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.write_eof()
+        self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+
     def handle_close(self, event: Frame) -> None:
         """The client says goodbye: what it said before that comes first."""
         while self._held and self._listener is not None:
