@@ -24,9 +24,9 @@ from service.transports.ready_frames import ReadyFrames
 
 log = Log("app")
 
-# New objects between two looks for cycles. At Python's 700 a fan-out to a thousand sets off several looks, which find
-# nothing; what does become garbage in cycles, connections that have ended, is small and waits a little longer.
-GARBAGE_LOOK = 20_000
+# New objects between two looks for cycles. At Python's 700 each batch of messages sets off several looks, which find
+# nothing: only connections that have ended are garbage in cycles. At 20,000 those of a storm would wait for too long.
+GARBAGE_LOOK = 5000
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
 READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
 # How long connections that wait in sockets we were given are kept waiting for the node to be ready. One that is taken
