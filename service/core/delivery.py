@@ -36,9 +36,7 @@ class Place(Enum):
     AHEAD = "ahead"
     LIVE = "live"
 
-    __hash__ = (
-        object.__hash__
-    )  # there is one of each; Enum's own hashes the name, in Python, at every look into a table
+    __hash__ = object.__hash__  # Enum's own is in Python, and called at every look into a table
 
 
 class Event(Enum):
@@ -50,7 +48,7 @@ class Event(Enum):
     REACHED = "the position reached what the cursor has"
     FALL_BEHIND = "a hole, doubt, or a socket that does not drain"
 
-    __hash__ = object.__hash__  # as above
+    __hash__ = object.__hash__  # the same
 
 
 TRANSITIONS: dict[tuple[Place, Event], Place] = {

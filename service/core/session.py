@@ -35,9 +35,7 @@ class Life(Enum):
     OPEN = "open"
     CLOSED = "closed"
 
-    __hash__ = (
-        object.__hash__
-    )  # there is one of each; Enum's own hashes the name, in Python, at every look into a table
+    __hash__ = object.__hash__  # Enum's own is in Python, and called at every look into a table
 
 
 # Which frames are taken when; the value is where the connection is afterwards. Anything else is answered with an error.
