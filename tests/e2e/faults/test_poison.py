@@ -102,14 +102,14 @@ async def test_an_entry_far_larger_than_a_page_is_delivered_once_and_the_next_on
         assert device.gaps() == []
 
 
-async def test_a_burst_for_which_the_server_cuts_the_reader_is_not_read_the_same_way_for_ever(
+async def test_a_burst_is_read_in_parts_that_the_server_lets_go(
     database: Server, start_nodes: StartNodes
 ) -> None:
     sending, reading = start_nodes("sending", "reading")
     database.admin.config_set("client-output-buffer-limit", "normal 600000 0 0")
     alice, bob = await Phone.open(sending.url, "alice"), await Phone.open(reading.url, "bob")
     reading.signal(signal.SIGSTOP)
-    body = "x" * 4000  # 200 of them, which is one read of a mailbox, are more than the server lets go
+    body = "x" * 4000  # 400 of them wait in the mailbox, and more than a third at once would be too much for the server
     await alice.send_all("user:bob", [[number, body] for number in range(400)])
     said = len(reading.said())
     reading.signal(signal.SIGCONT)
@@ -117,8 +117,7 @@ async def test_a_burst_for_which_the_server_cuts_the_reader_is_not_read_the_same
     await bob.until(lambda: len(bob.messages()) == 400, "all of it")
     assert [number for number, _ in bob.bodies()] == list(range(400))
     await true(reading.is_ready, "ready again")
-    cuts = reading.said()[said:].count("mailbox_doubted")
-    assert 1 <= cuts <= 10  # once is enough: what it could not read comes in pages
+    assert "mailbox_doubted" not in reading.said()[said:]
     await alice.send_all("user:bob", ["after"])
     await bob.wait("message", body="after")
     assert bob.gaps() == []
