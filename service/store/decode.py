@@ -33,7 +33,8 @@ def server_info(raw: bytes) -> dict[str, str]:
 def entry(raw_id: bytes, fields: Fields, stream: str) -> Entry:
     """An entry of `stream`. One that cannot be read gets type `unknown`, with what is readable in `extra`."""
     identity = entry_id(raw_id)
-    values = dict(zip(fields[0::2], fields[1::2], strict=True))
+    parts = iter(fields)
+    values = dict(zip(parts, parts, strict=True))
     try:
         return _entry(identity, values)
     except (KeyError, ValueError, RecursionError, WaypostError):
@@ -140,7 +141,7 @@ def _entry(identity: EntryId, values: dict[bytes, bytes]) -> Entry:
         values.pop(b"d", b"").decode(),
         target,
         values.pop(b"p", b"").decode(),
-        extra={_readable(name): _readable(value) for name, value in values.items()} or None,
+        extra={_readable(name): _readable(value) for name, value in values.items()} if values else None,
     )
 
 
