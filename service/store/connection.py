@@ -6,8 +6,7 @@ its connections and parsers alone, with a small pool of its own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -96,11 +95,11 @@ class Wire:
         """Connect unless connected. A connection that the server closed meanwhile is replaced, not used."""
         connection = self._connection
         try:
+            if connection.is_connected and not await connection.can_read():  # which does not wait
+                return
             async with asyncio.timeout(self._options.connect_timeout_s):
-                if connection.is_connected and await connection.can_read():
-                    await connection.disconnect(nowait=True)
-                if not connection.is_connected:
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.disconnect(nowait=True)
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await connection.disconnect(nowait=True)
             raise Unavailable(f"cannot connect to the store: {str(error) or 'no answer in time'}") from error
@@ -151,27 +150,28 @@ class Link:
 
     async def pipeline(self, commands: Sequence[Command], *, is_write: bool, wait_s: float = 0.0) -> list[Reply]:
         """Several commands on one connection in one round trip; error replies come back as objects."""
-        async with self._borrowed() as wire:
-            return await wire.exchange(commands, is_write=is_write, wait_s=wait_s)
-
-    @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Wire]:
         if self._is_closed:
             raise Unavailable("the store was closed")
-        try:
-            async with asyncio.timeout(self._options.call_timeout_s):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise Unavailable("every connection to the store is busy") from error
+        await self._wait_for_a_free_one()
         wire, generation = self._idle.pop() if self._idle else self.wire(), self._generation
         try:
-            yield wire
+            return await wire.exchange(commands, is_write=is_write, wait_s=wait_s)
         finally:
             self._free.release()
             if generation == self._generation:
                 self._idle.append(wire)
             else:
                 await wire.close()
+
+    async def _wait_for_a_free_one(self) -> None:
+        if not self._free.locked():  # the usual case, for which a time-out would cost more than the rest
+            await self._free.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._options.call_timeout_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Unavailable("every connection to the store is busy") from error
 
     async def reconnect(self) -> None:
         """Close idle connections now and busy ones when their call ends: another server may be at the address."""

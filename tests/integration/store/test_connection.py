@@ -94,10 +94,14 @@ async def test_calls_wait_for_a_free_connection_but_not_for_ever(link: Link, adm
 
 async def test_when_every_connection_is_taken_nothing_is_sent(server: Server, admin: Admin) -> None:
     link = Link(server.url, StoreOptions(call_timeout_s=0.2, connections_max=1))
-    async with link._borrowed():
-        with pytest.raises(Unavailable, match="busy"):
-            await link.call("SET", "k", "v", is_write=True)
+    held = asyncio.create_task(link.pipeline([("BLPOP", "held", 0)], is_write=True, wait_s=60))
+    while await asyncio.to_thread(blocked, admin) < 1:
+        pass
+    with pytest.raises(Unavailable, match="busy"):
+        await link.call("SET", "k", "v", is_write=True)
     assert not admin.exists("k")
+    admin.rpush("held", "1")
+    assert await held == [[b"held", b"1"]]
     await link.close()
 
 
