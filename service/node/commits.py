@@ -20,7 +20,7 @@ from service.store import Commit, Store
 if TYPE_CHECKING:
     from service.node.node import Node
 
-OFFSETS_PER_CALL = 1000  # bounds one call of the function to a few milliseconds of Redis
+OFFSETS_PER_CALL = 100  # a call holds the server for about a millisecond: what is being sent does not wait for longer
 SEEN_S_MAX = 86_400  # connected devices are seen at least daily: "last seen" means something to people, too
 
 

@@ -102,9 +102,7 @@ async def test_an_entry_far_larger_than_a_page_is_delivered_once_and_the_next_on
         assert device.gaps() == []
 
 
-async def test_a_burst_is_read_in_parts_that_the_server_lets_go(
-    database: Server, start_nodes: StartNodes
-) -> None:
+async def test_a_burst_is_read_in_parts_that_the_server_lets_go(database: Server, start_nodes: StartNodes) -> None:
     sending, reading = start_nodes("sending", "reading")
     database.admin.config_set("client-output-buffer-limit", "normal 600000 0 0")
     alice, bob = await Phone.open(sending.url, "alice"), await Phone.open(reading.url, "bob")
