@@ -22,7 +22,10 @@ def text_of(number: int) -> str:
 
 
 class Client(WSListener):
-    """One connection. `heard` is called with the number of every message that comes."""
+    """One connection. `heard` is called with the number of every message that comes.
+
+    What goes wrong with it stands in `problems`: picows would only log what is raised in its callbacks.
+    """
 
     PATH: ClassVar[str] = "/"
     ANSWERS: ClassVar[bool] = False  # whether a send is answered, so that the sender waits for that too
@@ -33,14 +36,15 @@ class Client(WSListener):
         self.heard: Callable[[Client, int], None] = _ignore
         self.answered: Callable[[Client], None] = _ignore_answer
         self.transport: WSTransport | None = None
-        self.lost = False
         self.last = b""  # the last message that came
+        self.problems: list[str] = []
+        self._is_closing = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._joined: asyncio.Future[None] | None = None
 
     @classmethod
     async def connect(cls, port: int, user: str, **fields: object) -> Self:
-        """A client whose connection is ready to be used."""
+        """A client whose connection is ready to be used. `fields` are set before anything comes."""
         client = cls(user)
         for name, value in fields.items():
             setattr(client, name, value)
@@ -61,8 +65,16 @@ class Client(WSListener):
             await self._joined
 
     def close(self) -> None:
+        self._is_closing = True
         if self.transport is not None:
             self.transport.disconnect(graceful=False)
+
+    def complain(self, problem: str) -> None:
+        """Something is wrong with this connection: whoever waits for it is told, and whoever measures finds it."""
+        self.problems.append(f"{self.user}: {problem}")
+        for future in (self._ready, self._joined):
+            if future is not None and not future.done():
+                future.set_exception(RuntimeError(self.problems[-1]))
 
     # -- what each system spells in its own way ------------------------------------------------------------------------
 
@@ -102,20 +114,27 @@ class Client(WSListener):
         self.greet()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind is WSMsgType.TEXT:
-            payload = frame.get_payload_as_bytes()
-            at = payload.find(b"#")
-            if at < 0:
-                self.other(payload)
-            else:
-                self.last = payload
-                self.heard(self, int(payload[at + 1 : at + 13]))
-        elif kind is WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
+        try:
+            kind = frame.msg_type
+            if kind is WSMsgType.TEXT:
+                self.take(frame.get_payload_as_bytes())
+            elif kind is WSMsgType.PING:
+                transport.send_pong(frame.get_payload_as_bytes())
+        except Exception as problem:  # noqa: BLE001 - picows would log it, and nobody would know
+            self.complain(repr(problem))
+
+    def take(self, payload: bytes) -> None:
+        """What a text frame carries."""
+        at = payload.find(b"#")
+        if at < 0:
+            self.other(payload)
+        else:
+            self.last = payload
+            self.heard(self, int(payload[at + 1 : at + 13]))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.lost = True
+        if not self._is_closing:
+            self.complain("the connection was lost")
 
 
 def _ignore(_client: Client, _number: int) -> None:
@@ -168,7 +187,7 @@ class WaypostClient(Client):
         elif payload.startswith(b'{"type":"joined"') and b'"ref":0' in payload:
             self.has_joined()
         elif payload.startswith((b'{"type":"error"', b'{"type":"gap"')):
-            raise RuntimeError(f"{self.user} was told {payload.decode()}")
+            self.complain(f"was told {payload.decode()}")
 
 
 class SocketIoClient(Client):

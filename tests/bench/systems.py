@@ -37,6 +37,7 @@ class System(ABC):
     keeps: ClassVar[str]  # what becomes of a message for somebody who is away
     client: ClassVar[type[Client]]
     nodes_max: ClassVar[int] = 1
+    may_lose: ClassVar[bool] = False  # it is known to: that is told, and no failure of a run
 
     def __init__(self, product: str, nodes: int = 1) -> None:
         self.product = product
@@ -166,6 +167,7 @@ class SocketIo(Peer):
     keeps = "minutes"
     client = SocketIoClient
     nodes_max = 8
+    may_lose = True
 
     def command(self, port: int) -> list[str]:
         node = shutil.which("node")
@@ -183,6 +185,7 @@ class PythonSocketIo(Peer):
     keeps = "no"
     client = SocketIoClient
     nodes_max = 8
+    may_lose = True
 
     def command(self, port: int) -> list[str]:
         if importlib.util.find_spec("socketio") is None:
@@ -198,3 +201,6 @@ def _answers(port: int) -> bool:
         return True
     except OSError:
         return False
+
+
+KINDS: tuple[type[System], ...] = (Floor, Waypost, SocketIo, PythonSocketIo)
