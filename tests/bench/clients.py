@@ -28,11 +28,11 @@ class Client(WSListener):
     """
 
     PATH: ClassVar[str] = "/"
+    DEVICE: ClassVar[str] = "bench"
     ANSWERS: ClassVar[bool] = False  # whether a send is answered, so that the sender waits for that too
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self.device = "bench"
         self.heard: Callable[[Client, int], None] = _ignore
         self.answered: Callable[[Client], None] = _ignore_answer
         self.transport: WSTransport | None = None
@@ -158,6 +158,18 @@ class FloorClient(Client):
         self.write(f'{to} "{text_of(number)}"')
 
 
+class PlainClient(Client):
+    """The plain loop of replays: the bodies of what was missed, then a word that it is over."""
+
+    PATH = "/?user={user}"
+
+    def greet(self) -> None:
+        pass
+
+    def other(self, payload: bytes) -> None:
+        self.is_ready()
+
+
 class WaypostClient(Client):
     """The wire `waypost.v1`. Acknowledges once a second, as our own client does."""
 
@@ -165,7 +177,7 @@ class WaypostClient(Client):
     ANSWERS = True
 
     def greet(self) -> None:
-        self.write(json.dumps({"type": "hello", "device": self.device}))
+        self.write(json.dumps({"type": "hello", "device": self.DEVICE}))
 
     def say_join(self, group: str) -> None:
         self.write(json.dumps({"type": "join", "group": group, "ref": 0}))

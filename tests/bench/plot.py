@@ -9,7 +9,7 @@ from tests.bench.report import spell
 from tests.bench.results import OURS, Result, Results
 from tests.bench.scenario import Scenario
 
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "waypost",  # ids that do not change from run to run
     "svg.fonttype": "none",
     "font.size": 8,

@@ -22,6 +22,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     streams: int = 20  # over which they are spread
     dropped: int = 2000  # connections that are dropped and come back
     idle: int = 5000  # connections that say nothing
+    idlers: tuple[str, ...] = ("waypost", "socket.io")  # whose connections: each takes half a minute
     rest_s: float = 26.0  # of silence: a node pings each connection every 25 s
     groups: int = 100  # that batches are published to
     batch: int = 50  # messages of a call
@@ -30,7 +31,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 10  # over the sizes of what grows
 
 
-LONG = Sizes(repetitions=7, seconds=4.0, rounds=30)
+LONG = Sizes(repetitions=7, seconds=4.0, rounds=30, idlers=("floor", "waypost", "socket.io", "python-socketio"))
 
 
 class Stage:

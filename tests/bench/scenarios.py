@@ -9,6 +9,7 @@ from typing import ClassVar
 from tests.bench import flows
 from tests.bench.clients import Client
 from tests.bench.flows import connected, in_turns
+from tests.bench.replay import Replay
 from tests.bench.sample import Sample
 from tests.bench.scenario import Scenario
 from tests.bench.systems import System, cpu_s
@@ -127,7 +128,7 @@ class Idle(Scenario):
     repetitions_max = 1
 
     async def start(self) -> list[str]:
-        return list(await self.stage.systems())
+        return [name for name in await self.stage.systems() if name in self.sizes.idlers]
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
         kept = (await self.stage.systems())[contestant]
@@ -160,4 +161,4 @@ def resident_kib(pids: list[int]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-SCENARIOS: tuple[type[Scenario], ...] = (FanOut, Direct, DirectOnTwo, Reconnect, Idle)
+SCENARIOS: tuple[type[Scenario], ...] = (FanOut, Direct, DirectOnTwo, Replay, Reconnect, Idle)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from migrations import __main__ as migrations
-from tests.bench.clients import Client, FloorClient, SocketIoClient, WaypostClient
+from tests.bench.clients import Client, FloorClient, PlainClient, SocketIoClient, WaypostClient
 from tests.integration.store.kit import Server, wait_until
 from tests.service import NodeProcess, free_port
 
@@ -158,6 +158,26 @@ class Floor(Peer):
 
     def command(self, port: int) -> list[str]:
         return [sys.executable, "-m", "tests.bench.peers.floor", str(port)]
+
+
+class PlainReplay(Peer):
+    """The plain loop over Waypost's own streams, of `store`."""
+
+    name = "plain loop"
+    keeps = "no"
+    client = PlainClient
+    needs_redis = False
+
+    def __init__(self, product: str, store: Server) -> None:
+        super().__init__(product)
+        self.data = store
+
+    def command(self, port: int) -> list[str]:
+        return [sys.executable, "-m", "tests.bench.peers.plain_replay", str(port), str(self.data.socket)]
+
+    @property
+    def redis_pids(self) -> list[int]:
+        return [self.data.process.pid] if self.data.process is not None else []
 
 
 class SocketIo(Peer):
