@@ -9,9 +9,11 @@ from typing import ClassVar
 from tests.bench import flows
 from tests.bench.clients import Client
 from tests.bench.flows import connected, in_turns
+from tests.bench.growth import Bytes, Growth
 from tests.bench.replay import Replay
 from tests.bench.sample import Sample
 from tests.bench.scenario import Scenario
+from tests.bench.storing import Publish
 from tests.bench.systems import System, cpu_s
 
 FLOW_COLUMNS = {
@@ -161,4 +163,14 @@ def resident_kib(pids: list[int]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-SCENARIOS: tuple[type[Scenario], ...] = (FanOut, Direct, DirectOnTwo, Replay, Reconnect, Idle)
+SCENARIOS: tuple[type[Scenario], ...] = (
+    FanOut,
+    Direct,
+    DirectOnTwo,
+    Replay,
+    Reconnect,
+    Idle,
+    Publish,
+    Growth,
+    Bytes,
+)
