@@ -1,9 +1,8 @@
 """What the server pays for the same work as a stream grows, and as streams become many; and what an inbox takes."""
 
-import itertools
 import random
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from service.core.anchors import Anchor
@@ -14,7 +13,7 @@ from service.store.keys import name_in
 from tests.bench.clients import text_of
 from tests.bench.sample import Sample
 from tests.bench.scenario import Scenario
-from tests.bench.storing import WRITER, Place, to_group, to_user
+from tests.bench.storing import WRITER, Place, Publish, to_group, to_user
 from tests.bench.systems import Waypost
 from tests.integration.store.kit import Admin, key_of
 from tests.integration.store.stock import now_ms
@@ -25,6 +24,7 @@ PAGE_BYTES = 262_144
 CALLS = 10  # between two looks at the clock
 STEP_MS = 10  # between the entries of a stream
 INBOX = 10  # entries of each inbox, before anything is measured
+TOUCHED = 10  # streams in a batch, where streams are many
 CHUNK = 5000  # entries that are made in one call
 
 # KEYS 1 stream, 2 head. ARGV first and last number, ms of number 0, ms between, stream, sender, body.
@@ -36,6 +36,9 @@ for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do
 end
 redis.call('HSET', KEYS[2], 'head', id)
 """
+
+# KEYS 1 stream. ARGV entries, body.
+FILL_PLAIN = "for _ = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', 'b', ARGV[2]) end"
 
 
 class Work(NamedTuple):
@@ -86,13 +89,17 @@ class Growth(Scenario):
     name = "growth"
     title = "The same work as a stream grows, and as streams become many: CPU of Redis"
     columns: ClassVar[dict[str, str]] = {"redis_us": "Redis, µs", "times": "to the smallest"}
+    compared = "redis_us"
+    drawn = "times"
     repetitions_max = 1
 
     async def start(self) -> list[str]:
-        return [Waypost.name] if await self.stage.system(Waypost) is not None else []
+        return [Waypost.name, Publish.XADD] if await self.stage.system(Waypost) is not None else []
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
-        return await self._of_entries() | await self._of_inboxes()
+        if contestant == Publish.XADD:
+            return await self._of_many(fill_plain, self._add_anywhere)
+        return await self._of_entries() | await self._of_many(fill_inboxes, self._to_anybody)
 
     async def _of_entries(self) -> dict[str, Sample]:
         place = await Place.open(self.stage.product)
@@ -141,43 +148,71 @@ class Growth(Scenario):
             "history by number": look_at_a_number,
         }
 
-    async def _of_inboxes(self) -> dict[str, Sample]:
-        """Anybody writes to anybody; a store for each number of them."""
+    async def _of_many(
+        self,
+        fill_place: Callable[[Admin, int], None],
+        writing: Callable[[Place, int], Callable[[], Awaitable[int]]],
+    ) -> dict[str, Sample]:
+        """A store for each number of streams. A batch goes to ten different ones, so that none of them share work."""
         places: list[Place] = []
         try:
             work = []
             for size in self.sizes.inboxes:
                 places.append(await Place.open(self.stage.product))
-                fill_inboxes(places[-1].admin, size)
-                work.append(Work(f"publish, {size:,} streams", places[-1], self._to_anybody(places[-1], size)))
+                fill_place(places[-1].admin, size)
+                work.append(Work(f"publish, {size:,} streams", places[-1], writing(places[-1], size)))
             return await costs(work, self.sizes.rounds)
         finally:
             for place in places:
                 await place.close()
 
     def _to_anybody(self, place: Place, size: int) -> Callable[[], Awaitable[int]]:
+        """Five users write to one other each."""
+
         async def publish() -> int:
-            senders = [random.randrange(size) for _ in range(self.sizes.batch)]
-            batch = [to_user(f"u{sender}", f"u{(sender + random.randint(1, size - 1)) % size}") for sender in senders]
-            await place.publish(batch)
-            return self.sizes.batch
+            users = [f"u{number}" for number in random.sample(range(size), TOUCHED)]
+            await place.publish([to_user(sender, to) for sender, to in zip(users[0::2], users[1::2], strict=True)])
+            return TOUCHED // 2
 
         return publish
+
+    def _add_anywhere(self, place: Place, size: int) -> Callable[[], Awaitable[int]]:
+        """The same number of entries, by XADD: two are a piece of work, as a direct message is two."""
+
+        async def add() -> int:
+            pipe = place.admin.pipeline(transaction=False)
+            for number in random.sample(range(size), TOUCHED):
+                pipe.xadd(f"plain:{number}", {"b": to_group("").body})
+            pipe.execute()
+            return TOUCHED // 2
+
+        return add
 
 
 def fill_inboxes(admin: Admin, count: int) -> None:
     """So many users' inboxes, with a few messages each."""
     began = now_ms(admin) - (INBOX + 1) * STEP_MS
-    body = f'"{text_of(0)}"'
-    script = admin.register_script(FILL)
-    numbers = iter(range(count))
-    while chunk := list(itertools.islice(numbers, CHUNK)):
+    for chunk in _chunks(range(count)):
         pipe = admin.pipeline(transaction=False)
         for number in chunk:
             stream = f"user:u{number}"
-            keys = [key_of("s", stream), key_of("h", stream)]
-            script(keys, [1, INBOX, began, STEP_MS, stream, WRITER, body], client=pipe)
+            given = (1, INBOX, began, STEP_MS, stream, WRITER, f'"{text_of(0)}"')
+            pipe.eval(FILL, 2, key_of("s", stream), key_of("h", stream), *given)
         pipe.execute()
+
+
+def fill_plain(admin: Admin, count: int) -> None:
+    """So many streams with as many messages, and nothing else."""
+    body = f'"{text_of(0)}"'
+    for chunk in _chunks(range(count)):
+        pipe = admin.pipeline(transaction=False)
+        for number in chunk:
+            pipe.eval(FILL_PLAIN, 1, f"plain:{number}", INBOX, body)
+        pipe.execute()
+
+
+def _chunks(numbers: range) -> Iterator[range]:
+    return (numbers[begin : begin + CHUNK] for begin in range(0, len(numbers), CHUNK))
 
 
 class Bytes(Scenario):

@@ -33,7 +33,7 @@ def write(results: Results, scenarios: Sequence[type[Scenario]], path: Path) -> 
     mpl.use("svg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    shown = [one for one in scenarios if one.compared and results.of(one.name)]
+    shown = [one for one in scenarios if (one.drawn or one.compared) and results.of(one.name)]
     if not shown:
         return
     heights = [0.7 + 0.2 * len(results.of(one.name)) for one in shown]
@@ -50,8 +50,9 @@ def write(results: Results, scenarios: Sequence[type[Scenario]], path: Path) -> 
 def _draw(panel: Any, scenario: type[Scenario], found: list[Result]) -> None:  # noqa: ANN401 - it has no types
     """Bars, the first result on top; where server and Redis are told apart, in two colours."""
     names = [f"{result.case}  {result.contestant}".strip() for result in found]
-    values = [result.median(scenario.compared) or 0.0 for result in found]
-    redis = [(result.median("redis_us") or 0.0) if scenario.compared == "us" else 0.0 for result in found]
+    drawn = scenario.drawn or scenario.compared
+    values = [result.median(drawn) or 0.0 for result in found]
+    redis = [(result.median("redis_us") or 0.0) if drawn == "us" else 0.0 for result in found]
     colours = [OUR_COLOUR if result.contestant == OURS else THEIR_COLOUR for result in found]
     panel.barh(names, [value - part for value, part in zip(values, redis, strict=True)], color=colours)
     if any(redis):
@@ -62,5 +63,5 @@ def _draw(panel: Any, scenario: type[Scenario], found: list[Result]) -> None:  #
         panel.annotate(f" {spell(value)}", (value, at), va="center")
     panel.invert_yaxis()
     panel.set_title(scenario.title, loc="left")
-    panel.set_xlabel(scenario.columns[scenario.compared])
+    panel.set_xlabel(scenario.columns[drawn])
     panel.margins(x=0.12)

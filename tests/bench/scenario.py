@@ -95,6 +95,7 @@ class Scenario(ABC):
     title: ClassVar[str]
     columns: ClassVar[dict[str, str]]  # figure → what stands above it
     compared: ClassVar[str] = ""  # the figure by which contestants are compared
+    drawn: ClassVar[str] = ""  # the figure of the plot, where it is another
     repetitions_max: ClassVar[int | None] = None
 
     def __init__(self, stage: Stage, sizes: Sizes) -> None:
