@@ -75,6 +75,7 @@ class Client(WSListener):
         for future in (self._ready, self._joined):
             if future is not None and not future.done():
                 future.set_exception(RuntimeError(self.problems[-1]))
+                future.exception()  # whether anybody waits or not
 
     # -- what each system spells in its own way ------------------------------------------------------------------------
 
@@ -114,13 +115,20 @@ class Client(WSListener):
         self.greet()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind is WSMsgType.TEXT:
+            self.receive(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.ended()
+
+    def receive(self, payload: bytes) -> None:
+        """A text frame has come. Raises nothing: picows would log it, and nobody would know."""
         try:
-            kind = frame.msg_type
-            if kind is WSMsgType.TEXT:
-                self.take(frame.get_payload_as_bytes())
-            elif kind is WSMsgType.PING:
-                transport.send_pong(frame.get_payload_as_bytes())
-        except Exception as problem:  # noqa: BLE001 - picows would log it, and nobody would know
+            self.take(payload)
+        except Exception as problem:  # noqa: BLE001 - see above
             self.complain(repr(problem))
 
     def take(self, payload: bytes) -> None:
@@ -132,7 +140,8 @@ class Client(WSListener):
             self.last = payload
             self.heard(self, int(payload[at + 1 : at + 13]))
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def ended(self) -> None:
+        """The connection is no more."""
         if not self._is_closing:
             self.complain("the connection was lost")
 
@@ -146,12 +155,14 @@ def _ignore_answer(_client: Client) -> None:
 
 
 class FloorClient(Client):
-    """The bare writer: `<to> <body>` in, the body out."""
+    """The bare writer: `<to> <body>` in, the body out; `+<group> ` joins, and is answered."""
 
     PATH = "/?user={user}"
 
     def say_join(self, group: str) -> None:
         self.write(f"+{group} ")
+
+    def other(self, payload: bytes) -> None:
         self.has_joined()
 
     def send(self, to: str, number: int) -> None:

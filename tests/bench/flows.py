@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tests.bench.clients import Client
 from tests.bench.meter import Meter
 from tests.bench.sample import Sample
+from tests.bench.scenario import Sizes
 from tests.bench.systems import System
 
 T = TypeVar("T")
@@ -17,33 +18,44 @@ CLOSED_S = 0.1  # for a server to see that its clients are gone
 _runs = itertools.count(1)
 
 
-async def fan_out(system: System, windows: Sequence[int], seconds: float, receivers: int) -> dict[int, Sample]:
-    """One sender, one group, `receivers` members beside it, spread over the nodes; window after window."""
+async def fan_out(system: System, windows: Sequence[int], sizes: Sizes) -> dict[int, Sample]:
+    """One sender, one group, `sizes.receivers` members beside it, spread over the nodes; window after window."""
     run = next(_runs)
-    users = [f"f{run}.{number}" for number in range(receivers + 1)]
-    ports = [system.ports[number % len(system.ports)] for number in range(receivers + 1)]
+    users = [f"f{run}.{number}" for number in range(sizes.receivers + 1)]
+    ports = [system.ports[number % len(system.ports)] for number in range(sizes.receivers + 1)]
     group = f"g{run}"
     async with connected(system, zip(ports, users, strict=True)) as clients:
         await in_turns([client.join(group) for client in clients])
         sender, *others = clients
-        return {
-            window: await Meter(system, clients, {f"group:{group}": (sender, others)}, window).measure(seconds)
-            for window in windows
-        }
+        return await _through(system, clients, {f"group:{group}": (sender, others)}, windows, sizes)
 
 
-async def direct(system: System, windows: Sequence[int], seconds: float, pairs: int) -> dict[int, Sample]:
-    """`pairs` senders, each to a receiver of its own: on one node, or from the first node to the last."""
+async def direct(system: System, windows: Sequence[int], sizes: Sizes) -> dict[int, Sample]:
+    """`sizes.pairs` senders, each to a receiver of its own: on one node, or from the first node to the last."""
     run = next(_runs)
-    senders = [f"s{run}.{number}" for number in range(pairs)]
-    receivers = [f"r{run}.{number}" for number in range(pairs)]
+    senders = [f"s{run}.{number}" for number in range(sizes.pairs)]
+    receivers = [f"r{run}.{number}" for number in range(sizes.pairs)]
     wanted = [(system.ports[0], user) for user in senders] + [(system.ports[-1], user) for user in receivers]
     async with connected(system, wanted) as clients:
         flows: dict[str, tuple[Client, Sequence[Client]]] = {
             f"user:{receiver.user}": (sender, [receiver])
-            for sender, receiver in zip(clients[:pairs], clients[pairs:], strict=True)
+            for sender, receiver in zip(clients[: sizes.pairs], clients[sizes.pairs :], strict=True)
         }
-        return {window: await Meter(system, clients, flows, window).measure(seconds) for window in windows}
+        return await _through(system, clients, flows, windows, sizes)
+
+
+async def _through(
+    system: System,
+    clients: Sequence[Client],
+    flows: dict[str, tuple[Client, Sequence[Client]]],
+    windows: Sequence[int],
+    sizes: Sizes,
+) -> dict[int, Sample]:
+    """The same flows with one number of messages in flight after the other."""
+    return {
+        window: await Meter(system, clients, flows, window).measure(sizes.seconds, warm_s=sizes.warm_s)
+        for window in windows
+    }
 
 
 async def in_turns(work: Iterable[Coroutine[Any, Any, T]], at_once: int = CONNECTING) -> list[T]:

@@ -15,6 +15,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
     repetitions: int = 3
     seconds: float = 1.2  # of flow, of each system in each case
+    warm_s: float = 0.4  # of flow before that
     receivers: int = 1000  # of a fan-out
     pairs: int = 100  # who write to each other
     devices: int = 200  # that come back at once

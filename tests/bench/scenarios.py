@@ -45,8 +45,7 @@ class FanOut(_Flows):
     title = "Fan-out to 1000, CPU per delivery"
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
-        sizes = self.sizes
-        found = await flows.fan_out(self.systems[contestant], (1, 4), sizes.seconds, sizes.receivers)
+        found = await flows.fan_out(self.systems[contestant], (1, 4), self.sizes)
         return {f"w {window}": sample for window, sample in found.items()}
 
 
@@ -57,8 +56,7 @@ class Direct(_Flows):
     title = "Direct messages of 100 pairs on one node, CPU per delivery"
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
-        sizes = self.sizes
-        found = await flows.direct(self.systems[contestant], (1, 32), sizes.seconds, sizes.pairs)
+        found = await flows.direct(self.systems[contestant], (1, 32), self.sizes)
         return {f"w {window}": sample for window, sample in found.items()}
 
 

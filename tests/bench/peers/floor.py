@@ -39,6 +39,7 @@ class Peer(WSListener):
                     member.send(text, body)
         elif to.startswith(b"+"):
             GROUPS.setdefault(b"group:" + to[1:], set()).add(transport)
+            transport.send(WSMsgType.TEXT, b"joined")
         else:
             USERS[to].send(WSMsgType.TEXT, body)
 
