@@ -12,6 +12,7 @@ Tables, JSON and the plot are left in the folder that is named at the end.
 import argparse
 import asyncio
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from tests.bench.scenarios import SCENARIOS
 from tests.bench.systems import KINDS, System
 from tests.integration.store.kit import binary
 
+DOCS = Path(__file__).parents[2] / "docs"
 FILES_WANTED = 16_384  # open sockets of the generator, and of a node
 
 
@@ -101,6 +103,8 @@ def main() -> None:
     facts = machine.facts(args.product)
     _write(args.out, bench.results, scenarios, facts)
     (args.out / "benchmarks.json").write_text(report.as_json(bench.results, facts, sizes))
+    if args.docs:
+        _write_docs(args.out)
     print(f"{time.monotonic() - began:.0f} s; written to {args.out}/")
     wrong = bench.results.wrong(is_excused=False)
     for said in wrong:
@@ -120,6 +124,14 @@ def _write(out: Path, results: Results, scenarios: Sequence[type[Scenario]], fac
         print("left out: the plot, for want of matplotlib (pip install -e '.[bench]')", file=sys.stderr)
 
 
+def _write_docs(out: Path) -> None:
+    """What a run has left, into the page about it."""
+    page = DOCS / "benchmarks.md"
+    page.write_text(report.filled(page.read_text(), (out / "benchmarks.md").read_text()))
+    if (out / "benchmarks.svg").exists():
+        shutil.copy(out / "benchmarks.svg", DOCS)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--product", choices=("valkey", "redis"), default="valkey")
@@ -128,6 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seconds", type=float, help="of flow, of each system in each case")
     parser.add_argument("--long", action="store_true", help="more repetitions of more seconds")
+    parser.add_argument("--docs", action="store_true", help="write tables and plot into docs/ too")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="where the results are left (.bench)")
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ from tests.bench.systems import System
 
 T = TypeVar("T")
 CONNECTING = 50  # connections that are being made at once
-CLOSED_S = 0.1  # for a server to see that its clients are gone
+CLOSED_S = 0.05  # for a server to see that its clients are gone
 _runs = itertools.count(1)
 
 

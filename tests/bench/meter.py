@@ -15,7 +15,7 @@ from tests.bench.sample import Sample
 from tests.bench.systems import System, cpu_s
 
 QUIET_S = 5.0  # without anything coming: what is still missing then is lost
-LOOK_S = 0.05  # between two looks whether everything has come
+LOOK_S = 0.03  # between two looks whether everything has come
 ACK_S = 1.0  # how often a client acknowledges
 
 

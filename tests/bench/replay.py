@@ -44,7 +44,7 @@ class Replay(Scenario):
         self._plain: PlainReplay | None = None
 
     async def start(self) -> list[str]:
-        waypost = await self.stage.system(Waypost)
+        waypost = await self.stage.system(Waypost, purpose=self.name)
         if waypost is None:
             return []
         assert isinstance(waypost, Waypost)

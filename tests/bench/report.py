@@ -7,6 +7,10 @@ import msgspec
 
 from tests.bench.results import OURS, Results
 from tests.bench.scenario import Scenario
+from tests.bench.systems import KINDS, System
+
+FLOWS = ("fan-out", "direct", "direct-2")
+BEGIN, END = "<!-- figures, written by python -m tests.bench --docs -->", "<!-- end of figures -->"
 
 
 def spell(value: float | None) -> str:
@@ -58,6 +62,22 @@ def scenario_table(scenario: type[Scenario], results: Results) -> str:
     return table(head, rows)
 
 
+def summary(results: Results, kinds: Sequence[type[System]]) -> str:
+    """Server and Redis for one delivery, of everybody in every flow; "" where nothing flowed."""
+    found = [result for name in FLOWS for result in results.of(name)]
+    cases = list(dict.fromkeys((result.scenario, result.case) for result in found if result.case))
+    rows = []
+    for kind in kinds:
+        cells = []
+        for scenario, case in cases:
+            result = results.get(scenario, case, kind.name)
+            parts = [result.median(figure) for figure in ("server_us", "redis_us")] if result else []
+            cells.append(" + ".join(spell(part) for part in parts if part) or "–")
+        if any(cell != "–" for cell in cells):
+            rows.append([kind.name, *cells, kind.keeps])
+    return table(["", *(f"{scenario}, {case}" for scenario, case in cases), "keeps it"], rows) if rows else ""
+
+
 def goal_table(results: Results, scenarios: Sequence[type[Scenario]]) -> str:
     """The goals that this run speaks of."""
     columns = {scenario.name: scenario.columns for scenario in scenarios}
@@ -79,6 +99,8 @@ def machine_line(facts: dict[str, str]) -> str:
 def text(results: Results, scenarios: Sequence[type[Scenario]], facts: dict[str, str]) -> str:
     """All tables, as Markdown."""
     parts = [machine_line(facts)]
+    if in_short := summary(results, KINDS):
+        parts += ["**CPU µs per delivery: server + Redis**", in_short]
     for scenario in scenarios:
         if results.of(scenario.name):
             parts += [f"**{scenario.title}**", scenario_table(scenario, results)]
@@ -88,6 +110,15 @@ def text(results: Results, scenarios: Sequence[type[Scenario]], facts: dict[str,
     if losing:
         parts += ["**What peers lost**", "\n".join(f"- {said}" for said in losing)]
     return "\n\n".join(parts) + "\n"
+
+
+def filled(page: str, figures: str) -> str:
+    """A page with these figures between its two marks. Raises `ValueError` for a page without them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} … {END}")
+    return f"{before}{BEGIN}\n\n{figures}\n{END}{after}"
 
 
 def as_json(results: Results, facts: dict[str, str], sizes: object) -> str:

@@ -14,7 +14,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured. These are those of the short run."""
 
     repetitions: int = 3
-    seconds: float = 1.2  # of flow, of each system in each case
+    seconds: float = 1.0  # of flow, of each system in each case
     warm_s: float = 0.4  # of flow before that
     receivers: int = 1000  # of a fan-out
     pairs: int = 100  # who write to each other
@@ -36,32 +36,37 @@ LONG = Sizes(repetitions=7, seconds=4.0, rounds=30, idlers=("floor", "waypost", 
 
 
 class Stage:
-    """The systems, each started when it is first asked for and kept to the end. What is not there is said once."""
+    """The systems, each started when it is first asked for and kept to the end. What is not there is said once.
+
+    A scenario that leaves much behind (streams that a node follows for a while, users that a store knows) has systems of
+    its own, named by its `purpose`: else those that come after it would pay for it.
+    """
 
     def __init__(self, product: str, kinds: Sequence[type[System]], say: Callable[[str], None]) -> None:
         self.product = product
         self.say = say
         self._kinds = kinds
-        self._systems: dict[tuple[str, int], System] = {}
+        self._systems: dict[tuple[str, int, str], System] = {}
         self._absent: set[type[System]] = set()
 
-    async def systems(self, nodes: int = 1) -> dict[str, System]:
+    async def systems(self, nodes: int = 1, purpose: str = "") -> dict[str, System]:
         """All that are here and can be had with so many nodes, by name."""
         found = {}
         for kind in self._kinds:
-            system = await self.system(kind, nodes)
+            system = await self.system(kind, nodes, purpose)
             if system is not None:
                 found[kind.name] = system
         return found
 
-    async def system(self, kind: type[System], nodes: int = 1) -> System | None:
+    async def system(self, kind: type[System], nodes: int = 1, purpose: str = "") -> System | None:
         """The one that is kept, None when it is not here, or not wanted."""
-        if (kind.name, nodes) not in self._systems:
+        place = (kind.name, nodes, purpose)
+        if place not in self._systems:
             system = await self.fresh(kind, nodes)
             if system is None:
                 return None
-            self._systems[kind.name, nodes] = system
-        return self._systems[kind.name, nodes]
+            self._systems[place] = system
+        return self._systems[place]
 
     async def fresh(self, kind: type[System], nodes: int = 1) -> System | None:
         """One of its own, which the caller stops. None when it is not here, or not wanted."""

@@ -82,7 +82,7 @@ class Reconnect(Scenario):
     compared = "p99_ms"
 
     async def start(self) -> list[str]:
-        self.systems = await self.stage.systems()
+        self.systems = await self.stage.systems(purpose=self.name)
         return list(self.systems)
 
     async def measure(self, contestant: str) -> dict[str, Sample]:

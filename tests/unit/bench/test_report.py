@@ -12,6 +12,7 @@ from tests.bench.results import Results
 from tests.bench.sample import Sample
 from tests.bench.scenario import Scenario, Sizes
 from tests.bench.scenarios import SCENARIOS
+from tests.bench.systems import KINDS
 
 FACTS = {"date": "2026-01-02", "cores": "2"}
 
@@ -124,6 +125,25 @@ def test_json_has_everything(results: Results) -> None:
     assert found["goals"][0]["value"] == pytest.approx(1.2)
     assert found["goals"][0]["is_met"] is True
     assert found["wrong"] == ["fan-out w 1, waypost: 1 lost (repetition 1)"]
+
+
+def test_the_summary_has_server_and_redis(results: Results) -> None:
+    results.add("direct", "w 1", "waypost", 1, Sample({"server_us": 40.0, "redis_us": 30.0}))
+    results.add("direct", "w 1", "floor", 1, Sample({"server_us": 8.0, "redis_us": 0.0}))
+    assert report.summary(results, KINDS).splitlines() == [
+        "|         | fan-out, w 1 | direct, w 1 | keeps it |",
+        "| ------- | -----------: | ----------: | -------: |",
+        "| floor   |            – |        8.00 |       no |",
+        "| waypost |            – | 40.0 + 30.0 |      yes |",
+    ]
+    assert report.summary(Results(), KINDS) == ""
+
+
+def test_a_page_is_filled_between_its_marks() -> None:
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.filled(page, "new\n") == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    with pytest.raises(ValueError, match="no <!-- figures"):
+        report.filled("a page", "new")
 
 
 def test_figures_have_three_digits() -> None:
