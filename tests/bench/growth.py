@@ -94,7 +94,7 @@ class Growth(Scenario):
     repetitions_max = 1
 
     async def start(self) -> list[str]:
-        return [Waypost.name, Publish.XADD] if await self.stage.system(Waypost) is not None else []
+        return [Waypost.name, Publish.XADD] if self.stage.wants(Waypost) else []
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
         if contestant == Publish.XADD:
@@ -224,7 +224,7 @@ class Bytes(Scenario):
     repetitions_max = 1
 
     async def start(self) -> list[str]:
-        return [Waypost.name] if await self.stage.system(Waypost) is not None else []
+        return [Waypost.name] if self.stage.wants(Waypost) else []
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
         place = await Place.open(self.stage.product)

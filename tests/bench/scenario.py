@@ -38,8 +38,8 @@ LONG = Sizes(repetitions=7, seconds=4.0, rounds=30, idlers=("floor", "waypost", 
 class Stage:
     """The systems, each started when it is first asked for and kept to the end. What is not there is said once.
 
-    A scenario that leaves much behind (streams that a node follows for a while, users that a store knows) has systems of
-    its own, named by its `purpose`: else those that come after it would pay for it.
+    A scenario that leaves much behind (streams that a node follows for a while, users that a store knows) has systems
+    of its own, named by its `purpose`: else those that come after it would pay for it.
     """
 
     def __init__(self, product: str, kinds: Sequence[type[System]], say: Callable[[str], None]) -> None:
@@ -48,6 +48,10 @@ class Stage:
         self._kinds = kinds
         self._systems: dict[tuple[str, int, str], System] = {}
         self._absent: set[type[System]] = set()
+
+    def wants(self, kind: type[System]) -> bool:
+        """Whether this system is to take part, if it is here."""
+        return kind in self._kinds
 
     async def systems(self, nodes: int = 1, purpose: str = "") -> dict[str, System]:
         """All that are here and can be had with so many nodes, by name."""
@@ -70,7 +74,7 @@ class Stage:
 
     async def fresh(self, kind: type[System], nodes: int = 1) -> System | None:
         """One of its own, which the caller stops. None when it is not here, or not wanted."""
-        if kind not in self._kinds or kind in self._absent or nodes > kind.nodes_max:
+        if not self.wants(kind) or kind in self._absent or nodes > kind.nodes_max:
             return None
         return await self.started(kind(self.product, nodes))
 

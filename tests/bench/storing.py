@@ -94,7 +94,7 @@ class Publish(Scenario):
     XADD: ClassVar[str] = "pipelined XADD"
 
     async def start(self) -> list[str]:
-        if await self.stage.system(Waypost) is None:
+        if not self.stage.wants(Waypost):
             return []
         self._place = await Place.open(self.stage.product)
         self._plain = redis.asyncio.Redis(unix_socket_path=str(self._place.server.socket), protocol=2)
