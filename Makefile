@@ -44,8 +44,13 @@ PRODUCT ?= valkey
 soak: $(VENV)/.dev  ## faults for MINUTES=10 from SEED=1 on PRODUCT=valkey|redis, and a verdict
 	@$(PY) -m tests.soak --seed $(SEED) --minutes $(MINUTES) --product $(PRODUCT)
 
-bench: $(VENV)/.dev  ## how long messages take beside a large run of retention (a minute)
-	@$(PY) -m tests.bench.retention --product $(PRODUCT)
+# B=retention: how long messages take beside a large run of retention. B=upkeep: how long steps of jobs hold the server.
+B ?=
+ARGS ?=
+PEERS := tests/bench/peers
+
+bench: $(VENV)/.dev $(if $(B),,$(VENV)/.bench $(PEERS)/node_modules)  ## beside its peers, < 5 min; ARGS=--help, B=retention|upkeep
+	@$(PY) -m tests.bench$(if $(B),.$(B)) --product $(PRODUCT) $(ARGS)
 
 fmt: $(VENV)/.dev  ## format and mend what can be mended
 	@$(PY) -m ruff format $(if $(T),$(T),$(CODE))
@@ -61,6 +66,18 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 	@echo "installing what the service and its tests need into $(VENV) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/.run $@
+
+# What `make bench` compares with. Nothing fails for lack of it: what is not there is left out, and said.
+$(VENV)/.bench: pyproject.toml | $(VENV)/.dev
+	@echo "installing what it is compared with into $(VENV) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]' && touch $@ || \
+	    echo "python-socketio and matplotlib could not be installed; going on without them" >&2
+
+$(PEERS)/node_modules: $(PEERS)/package.json
+	@if ! command -v npm >/dev/null; then echo "there is no npm on the PATH; going on without Socket.IO" >&2; exit 0; fi; \
+	echo "installing Socket.IO into $@ ..."; \
+	npm install --prefix $(PEERS) --no-fund --no-audit --no-package-lock --silent && touch $@ || \
+	    echo "Socket.IO could not be installed; going on without it" >&2
 
 # The first Python on the PATH that is new enough. One without venv is named, with what to install.
 $(PY):

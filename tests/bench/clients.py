@@ -22,25 +22,29 @@ def text_of(number: int) -> str:
 
 
 class Client(WSListener):
-    """One connection. `heard` is called with the number of every message that comes."""
+    """One connection. `heard` is called with the number of every message that comes.
+
+    What goes wrong with it stands in `problems`: picows would only log what is raised in its callbacks.
+    """
 
     PATH: ClassVar[str] = "/"
+    DEVICE: ClassVar[str] = "bench"
     ANSWERS: ClassVar[bool] = False  # whether a send is answered, so that the sender waits for that too
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self.device = "bench"
         self.heard: Callable[[Client, int], None] = _ignore
         self.answered: Callable[[Client], None] = _ignore_answer
         self.transport: WSTransport | None = None
-        self.lost = False
         self.last = b""  # the last message that came
+        self.problems: list[str] = []
+        self._is_closing = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._joined: asyncio.Future[None] | None = None
 
     @classmethod
     async def connect(cls, port: int, user: str, **fields: object) -> Self:
-        """A client whose connection is ready to be used."""
+        """A client whose connection is ready to be used. `fields` are set before anything comes."""
         client = cls(user)
         for name, value in fields.items():
             setattr(client, name, value)
@@ -61,8 +65,17 @@ class Client(WSListener):
             await self._joined
 
     def close(self) -> None:
+        self._is_closing = True
         if self.transport is not None:
             self.transport.disconnect(graceful=False)
+
+    def complain(self, problem: str) -> None:
+        """Something is wrong with this connection: whoever waits for it is told, and whoever measures finds it."""
+        self.problems.append(f"{self.user}: {problem}")
+        for future in (self._ready, self._joined):
+            if future is not None and not future.done():
+                future.set_exception(RuntimeError(self.problems[-1]))
+                future.exception()  # whether anybody waits or not
 
     # -- what each system spells in its own way ------------------------------------------------------------------------
 
@@ -104,18 +117,33 @@ class Client(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind is WSMsgType.TEXT:
-            payload = frame.get_payload_as_bytes()
-            at = payload.find(b"#")
-            if at < 0:
-                self.other(payload)
-            else:
-                self.last = payload
-                self.heard(self, int(payload[at + 1 : at + 13]))
+            self.receive(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.lost = True
+        self.ended()
+
+    def receive(self, payload: bytes) -> None:
+        """A text frame has come. Raises nothing: picows would log it, and nobody would know."""
+        try:
+            self.take(payload)
+        except Exception as problem:  # noqa: BLE001 - see above
+            self.complain(repr(problem))
+
+    def take(self, payload: bytes) -> None:
+        """What a text frame carries."""
+        at = payload.find(b"#")
+        if at < 0:
+            self.other(payload)
+        else:
+            self.last = payload
+            self.heard(self, int(payload[at + 1 : at + 13]))
+
+    def ended(self) -> None:
+        """The connection is no more."""
+        if not self._is_closing:
+            self.complain("the connection was lost")
 
 
 def _ignore(_client: Client, _number: int) -> None:
@@ -127,16 +155,30 @@ def _ignore_answer(_client: Client) -> None:
 
 
 class FloorClient(Client):
-    """The bare writer: `<to> <body>` in, the body out."""
+    """The bare writer: `<to> <body>` in, the body out; `+<group> ` joins, and is answered."""
 
     PATH = "/?user={user}"
 
     def say_join(self, group: str) -> None:
         self.write(f"+{group} ")
+
+    def other(self, payload: bytes) -> None:
         self.has_joined()
 
     def send(self, to: str, number: int) -> None:
         self.write(f'{to} "{text_of(number)}"')
+
+
+class PlainClient(Client):
+    """The plain loop of replays: the bodies of what was missed, then a word that it is over."""
+
+    PATH = "/?user={user}"
+
+    def greet(self) -> None:
+        pass
+
+    def other(self, payload: bytes) -> None:
+        self.is_ready()
 
 
 class WaypostClient(Client):
@@ -146,7 +188,7 @@ class WaypostClient(Client):
     ANSWERS = True
 
     def greet(self) -> None:
-        self.write(json.dumps({"type": "hello", "device": self.device}))
+        self.write(json.dumps({"type": "hello", "device": self.DEVICE}))
 
     def say_join(self, group: str) -> None:
         self.write(json.dumps({"type": "join", "group": group, "ref": 0}))
@@ -168,7 +210,7 @@ class WaypostClient(Client):
         elif payload.startswith(b'{"type":"joined"') and b'"ref":0' in payload:
             self.has_joined()
         elif payload.startswith((b'{"type":"error"', b'{"type":"gap"')):
-            raise RuntimeError(f"{self.user} was told {payload.decode()}")
+            self.complain(f"was told {payload.decode()}")
 
 
 class SocketIoClient(Client):

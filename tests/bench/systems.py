@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from migrations import __main__ as migrations
-from tests.bench.clients import Client, FloorClient, SocketIoClient, WaypostClient
+from tests.bench.clients import Client, FloorClient, PlainClient, SocketIoClient, WaypostClient
 from tests.integration.store.kit import Server, wait_until
 from tests.service import NodeProcess, free_port
 
@@ -37,6 +37,7 @@ class System(ABC):
     keeps: ClassVar[str]  # what becomes of a message for somebody who is away
     client: ClassVar[type[Client]]
     nodes_max: ClassVar[int] = 1
+    may_lose: ClassVar[bool] = False  # it is known to: that is told, and no failure of a run
 
     def __init__(self, product: str, nodes: int = 1) -> None:
         self.product = product
@@ -159,6 +160,26 @@ class Floor(Peer):
         return [sys.executable, "-m", "tests.bench.peers.floor", str(port)]
 
 
+class PlainReplay(Peer):
+    """The plain loop over Waypost's own streams, of `store`."""
+
+    name = "plain loop"
+    keeps = "no"
+    client = PlainClient
+    needs_redis = False
+
+    def __init__(self, product: str, store: Server) -> None:
+        super().__init__(product)
+        self.data = store
+
+    def command(self, port: int) -> list[str]:
+        return [sys.executable, "-m", "tests.bench.peers.plain_replay", str(port), str(self.data.socket)]
+
+    @property
+    def redis_pids(self) -> list[int]:
+        return [self.data.process.pid] if self.data.process is not None else []
+
+
 class SocketIo(Peer):
     """Socket.IO 4 with the adapter for Redis Streams."""
 
@@ -166,6 +187,7 @@ class SocketIo(Peer):
     keeps = "minutes"
     client = SocketIoClient
     nodes_max = 8
+    may_lose = True
 
     def command(self, port: int) -> list[str]:
         node = shutil.which("node")
@@ -183,6 +205,7 @@ class PythonSocketIo(Peer):
     keeps = "no"
     client = SocketIoClient
     nodes_max = 8
+    may_lose = True
 
     def command(self, port: int) -> list[str]:
         if importlib.util.find_spec("socketio") is None:
@@ -198,3 +221,6 @@ def _answers(port: int) -> bool:
         return True
     except OSError:
         return False
+
+
+KINDS: tuple[type[System], ...] = (Floor, Waypost, SocketIo, PythonSocketIo)

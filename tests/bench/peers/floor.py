@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
+BACKLOG = 4096  # connections that come at once
 USERS: dict[bytes, WSTransport] = {}
 GROUPS: dict[bytes, set[WSTransport]] = {}
 
@@ -38,6 +39,7 @@ class Peer(WSListener):
                     member.send(text, body)
         elif to.startswith(b"+"):
             GROUPS.setdefault(b"group:" + to[1:], set()).add(transport)
+            transport.send(WSMsgType.TEXT, b"joined")
         else:
             USERS[to].send(WSMsgType.TEXT, body)
 
@@ -47,7 +49,7 @@ def peer(request: WSUpgradeRequest) -> Peer:
 
 
 async def main(port: int) -> None:
-    server = await ws_create_server(peer, "127.0.0.1", port)
+    server = await ws_create_server(peer, "127.0.0.1", port, backlog=BACKLOG)
     await server.serve_forever()
 
 

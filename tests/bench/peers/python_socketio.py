@@ -39,6 +39,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(sys.argv[1]),
         log_level="warning",
+        backlog=4096,  # two thousand come at once
         ws_per_message_deflate=False,
         ws_max_queue=1024,
     )

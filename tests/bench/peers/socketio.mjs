@@ -32,4 +32,4 @@ io.on("connection", (socket) => {
   });
 });
 
-http.listen(Number(port), "127.0.0.1");
+http.listen(Number(port), "127.0.0.1", 4096); // a backlog for two thousand that come at once
