@@ -11,6 +11,7 @@ Tables, JSON and the plot are left in the folder that is named at the end.
 
 import argparse
 import asyncio
+import functools
 import resource
 import shutil
 import sys
@@ -22,6 +23,7 @@ import msgspec
 import uvloop
 
 from tests.bench import machine, plot, report
+from tests.bench.cores import Cores
 from tests.bench.results import Results
 from tests.bench.sample import Sample
 from tests.bench.scenario import LONG, Scenario, Sizes, Stage
@@ -43,6 +45,8 @@ class Bench:
         sizes: Sizes,
         kinds: Sequence[type[System]] = KINDS,
         say: Callable[[str], None] = lambda _: None,
+        *,
+        is_apart: bool = False,
     ) -> None:
         self.results = Results(frozenset(kind.name for kind in kinds if kind.may_lose))
         self._product = product
@@ -50,11 +54,14 @@ class Bench:
         self._sizes = sizes
         self._kinds = kinds
         self._say = say
+        self._cores = Cores() if is_apart else None
 
     async def run(self) -> None:
         """Measures everything; what was found is in `results`."""
-        stage = Stage(self._product, self._kinds, self._say)
+        stage = Stage(self._product, self._kinds, self._say, self._cores)
         started: list[Scenario] = []
+        if self._cores is not None:
+            self._cores.take_own()
         try:
             running: list[tuple[Scenario, list[str]]] = []
             for kind in self._scenarios:
@@ -73,6 +80,8 @@ class Bench:
             for scenario in started:
                 await scenario.stop()
             stage.stop()
+            if self._cores is not None:
+                self._cores.leave()
 
     async def _repetition(self, scenario: Scenario, contestants: list[str], repetition: int) -> None:
         began = time.monotonic()
@@ -96,11 +105,13 @@ def main() -> None:
     sizes = msgspec.structs.replace(sizes, **given)
     scenarios = [scenario for scenario in SCENARIOS if args.only is None or scenario.name in args.only]
     kinds = [kind for kind in KINDS if args.systems is None or kind.name in args.systems]
-    bench = Bench(args.product, scenarios, sizes, kinds, lambda line: print(line, file=sys.stderr, flush=True))
+    is_apart = args.apart and Cores.can_be_kept_apart()
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    bench = Bench(args.product, scenarios, sizes, kinds, say, is_apart=is_apart)
     began = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(bench.run())
-    facts = machine.facts(args.product)
+    facts = machine.facts(args.product) | {"generator": "on a core of its own" if is_apart else "on any core"}
     _write(args.out, bench.results, scenarios, facts)
     (args.out / "benchmarks.json").write_text(report.as_json(bench.results, facts, sizes))
     if args.docs:
@@ -139,6 +150,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", type=_names([one.name for one in KINDS]), help="systems, with commas between")
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seconds", type=float, help="of flow, of each system in each case")
+    parser.add_argument(
+        "--apart", action="store_true", help="the load generator has a core of its own: figures vary less"
+    )
     parser.add_argument("--long", action="store_true", help="more repetitions of more seconds")
     parser.add_argument("--docs", action="store_true", help="write tables and plot into docs/ too")
     parser.add_argument("--out", type=Path, default=Path(".bench"), help="where the results are left (.bench)")

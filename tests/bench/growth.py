@@ -87,7 +87,7 @@ class Growth(Scenario):
     """The same work on streams of different sizes, and in stores with different numbers of streams."""
 
     name = "growth"
-    title = "The same work as a stream grows, and as streams become many: CPU of Redis"
+    title = "The same work as streams grow and become many; CPU of Redis"
     columns: ClassVar[dict[str, str]] = {"redis_us": "Redis, µs", "times": "to the smallest"}
     compared = "redis_us"
     drawn = "times"
@@ -102,7 +102,7 @@ class Growth(Scenario):
         return await self._of_entries() | await self._of_many(fill_inboxes, self._to_anybody)
 
     async def _of_entries(self) -> dict[str, Sample]:
-        place = await Place.open(self.stage.product)
+        place = await Place.open(self.stage)
         try:
             work: dict[str, list[Work]] = {}
             for size in self.sizes.entries:
@@ -158,7 +158,7 @@ class Growth(Scenario):
         try:
             work = []
             for size in self.sizes.inboxes:
-                places.append(await Place.open(self.stage.product))
+                places.append(await Place.open(self.stage))
                 fill_place(places[-1].admin, size)
                 work.append(Work(f"publish, {size:,} streams", places[-1], writing(places[-1], size)))
             return await costs(work, self.sizes.rounds)
@@ -227,7 +227,7 @@ class Bytes(Scenario):
         return [Waypost.name] if self.stage.wants(Waypost) else []
 
     async def measure(self, contestant: str) -> dict[str, Sample]:
-        place = await Place.open(self.stage.product)
+        place = await Place.open(self.stage)
         try:
             found = {}
             for size in (1, 10, 100):

@@ -58,7 +58,7 @@ def _draw(panel: Any, scenario: type[Scenario], found: list[Result]) -> None:  #
     if any(redis):
         left = [value - part for value, part in zip(values, redis, strict=True)]
         panel.barh(names, redis, left=left, color=REDIS_COLOUR, label="Redis")
-        panel.legend(frameon=False, loc="lower right")
+        panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0.0)
     for at, value in enumerate(values):
         panel.annotate(f" {spell(value)}", (value, at), va="center")
     panel.invert_yaxis()

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
+from tests.bench.cores import Cores
 from tests.bench.sample import Sample
 from tests.bench.systems import Absent, System
 
@@ -42,9 +43,12 @@ class Stage:
     of its own, named by its `purpose`: else those that come after it would pay for it.
     """
 
-    def __init__(self, product: str, kinds: Sequence[type[System]], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, product: str, kinds: Sequence[type[System]], say: Callable[[str], None], cores: Cores | None = None
+    ) -> None:
         self.product = product
         self.say = say
+        self.cores = cores
         self._kinds = kinds
         self._systems: dict[tuple[str, int, str], System] = {}
         self._absent: set[type[System]] = set()
@@ -90,7 +94,13 @@ class Stage:
         except BaseException:
             system.stop()
             raise
+        self.settle([*system.server_pids, *system.redis_pids])
         return system
+
+    def settle(self, pids: list[int]) -> None:
+        """Servers that have been started go where servers are to run."""
+        if self.cores is not None:
+            self.cores.give(pids)
 
     def stop(self) -> None:
         for system in self._systems.values():

@@ -12,7 +12,7 @@ from service.store import Outgoing, Store, StoreOptions
 from tests.bench.clients import text_of
 from tests.bench.flows import in_turns
 from tests.bench.sample import Sample
-from tests.bench.scenario import Scenario
+from tests.bench.scenario import Scenario, Stage
 from tests.bench.systems import Waypost, cpu_s
 from tests.integration.store.kit import Admin, Server
 
@@ -46,11 +46,13 @@ class Place:
         self.store = store
 
     @classmethod
-    async def open(cls, product: str) -> Self:
+    async def open(cls, stage: Stage) -> Self:
         """A new server with an empty store."""
-        server = Server(product, *NO_REWRITE)
+        server = Server(stage.product, *NO_REWRITE)
         try:
             server.start()
+            assert server.process is not None
+            stage.settle([server.process.pid])
             await migrations.up(server.url)
             store = await Store.connect(server.url, options=StoreOptions(announce=0))
             await store.check_server()
@@ -83,7 +85,7 @@ class Publish(Scenario):
     """Batch after batch to groups that nobody listens to, and the same bodies by XADD."""
 
     name = "publish"
-    title = "Publishing alone: batches of 50 to 100 groups, one call after the other; CPU per message"
+    title = "Publishing alone, in batches of 50; CPU per message"
     columns: ClassVar[dict[str, str]] = {
         "client_us": "client, µs",
         "redis_us": "Redis, µs",
@@ -96,7 +98,7 @@ class Publish(Scenario):
     async def start(self) -> list[str]:
         if not self.stage.wants(Waypost):
             return []
-        self._place = await Place.open(self.stage.product)
+        self._place = await Place.open(self.stage)
         self._plain = redis.asyncio.Redis(unix_socket_path=str(self._place.server.socket), protocol=2)
         groups = [f"g{number}" for number in range(self.sizes.groups)]
         await in_turns(self._place.store.join(WRITER, group, mailbox="", origin=None) for group in groups)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.bench import report
 from tests.bench.__main__ import Bench
+from tests.bench.cores import Cores
 from tests.bench.scenario import Sizes
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.systems import Floor, Waypost
@@ -41,7 +42,7 @@ TINY = Sizes(
 async def test_every_scenario_runs_and_loses_nothing() -> None:
     assert binary("valkey") is not None
     said: list[str] = []
-    bench = Bench("valkey", SCENARIOS, TINY, (Floor, Waypost), said.append)
+    bench = Bench("valkey", SCENARIOS, TINY, (Floor, Waypost), said.append, is_apart=Cores.can_be_kept_apart())
     await bench.run()
     assert bench.results.wrong(is_excused=False) == []
     found = {scenario.name: {one.contestant for one in bench.results.of(scenario.name)} for scenario in SCENARIOS}
