@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from service.node.node import Node
 
 OFFSETS_PER_CALL = 100  # a call holds the server for about a millisecond: what is being sent does not wait for longer
+# Between two calls, so that what is being sent finds the store free; and all of them together: a second is promised.
+PAUSE_S = 0.01
+PAUSES_S = 0.2
 SEEN_S_MAX = 86_400  # connected devices are seen at least daily: "last seen" means something to people, too
 
 
@@ -37,6 +40,7 @@ class Commits:
         self._offsets: dict[tuple[str, str], dict[str, EntryId]] = {}
         self._waiting: list[tuple[Connection, Ref]] = []
         self._now = asyncio.Event()
+        self._turn = asyncio.Lock()  # at the end nothing may be left that another task is about to store
 
     def put(self, connection: Connection, command: commands.Commit) -> None:
         """Takes offsets to be stored within the interval, or at once when the client waits for an answer."""
@@ -71,7 +75,7 @@ class Commits:
             self._now.clear()
             if time.monotonic() - self._seen_at >= self._seen_s:
                 self._see()
-            await self.store()
+            await self.store(pauses_s=PAUSES_S)
 
     def _see(self) -> None:
         """Every device that is connected is seen."""
@@ -80,25 +84,31 @@ class Commits:
             if connection.session.device:  # it has said hello
                 self._keep((connection.user, connection.session.device), {})
 
-    async def store(self) -> None:
-        """Stores everything there is now. What could not be stored is kept for the next time."""
-        offsets, self._offsets = self._offsets, {}
-        waiting, self._waiting = self._waiting, []
-        problem: WaypostError | None = None
-        try:
-            for commits in _in_calls(offsets):
-                await self._store.commit(commits)
-        except WaypostError as error:
-            self._node.out_of_reach(error)
-            problem = error
-            for device, moved in offsets.items():
-                self._keep(device, moved)
-        for connection, ref in waiting:
-            if problem is None:
-                connection.session.committed(ref)
-            else:
-                connection.session.not_committed(ref, problem.for_client())
-            connection.flush()
+    async def store(self, *, pauses_s: float = 0.0) -> None:
+        """Stores everything there is now, with pauses between calls unless somebody waits. What could not be stored is
+        kept for the next time.
+        """
+        async with self._turn:
+            offsets, self._offsets = self._offsets, {}
+            waiting, self._waiting = self._waiting, []
+            calls = list(_in_calls(offsets))
+            problem: WaypostError | None = None
+            try:
+                for number, commits in enumerate(calls):
+                    if number and not waiting:
+                        await asyncio.sleep(min(PAUSE_S, pauses_s / len(calls)))
+                    await self._store.commit(commits)
+            except WaypostError as error:
+                self._node.out_of_reach(error)
+                problem = error
+                for device, moved in offsets.items():
+                    self._keep(device, moved)
+            for connection, ref in waiting:
+                if problem is None:
+                    connection.session.committed(ref)
+                else:
+                    connection.session.not_committed(ref, problem.for_client())
+                connection.flush()
 
 
 def _in_calls(offsets: dict[tuple[str, str], dict[str, EntryId]]) -> Iterator[list[Commit]]:

@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "attach": 1,
     "audit_nodes": 1,
     "audit_streams": 1,
-    "commit": 1,
+    "commit": 2,
     "detach": 1,
     "drop_group": 1,
     "forget": 1,

@@ -61,6 +61,20 @@ async def test_unknown_devices_are_passed_over_and_known_ones_seen(store: Store,
     assert record["last"] >= head.ms
 
 
+async def test_that_a_device_was_seen_is_noted_once_a_minute(store: Store, admin: Admin) -> None:
+    await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
+    device = key_of("d", "user:alice", "alice")
+    ids = await send(store, to_all("bob"), to_all("bob"))
+    lately = ids[1].ms - 30_000
+    admin.hset(device, "phone", json.dumps({"first": 5, "last": lately, "node": "n1"}))
+    await store.commit([Commit("alice", "phone", {"all": ids[0]})])
+    assert json.loads(admin.hget(device, "phone") or b"")["last"] == lately
+    admin.hset(device, "phone", json.dumps({"first": 5, "last": ids[1].ms + 3_600_000, "node": "n1"}))  # another clock
+    await store.commit([Commit("alice", "phone", {"all": ids[1]})])
+    assert json.loads(admin.hget(device, "phone") or b"")["last"] < ids[1].ms + 60_000
+    assert stored(admin) == f"{ids[1]} {store.epoch}"
+
+
 async def test_an_error_ends_one_commit_and_not_the_call(store: Store, admin: Admin) -> None:
     for user in ("alice", "bob"):
         await store.open_session(user, "phone", "n1", {}, is_foreign=False)
