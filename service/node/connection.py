@@ -118,7 +118,7 @@ class Connection:
         self.user = session.user
         self.encode_entry = codec.entry
         self.spelling: EncodeEntry | None = self._usual_spelling()
-        self.out: list[bytes] = []  # written in this turn, in order; see `Turn`
+        self.out: bytes | None = None  # what is to be written at the end of this turn; see `Turn`
         self.cursors: dict[str, Cursor[Connection]] = {}
         self.inbox_head = ZERO  # when the session was opened
         self.is_paused = False
@@ -185,22 +185,24 @@ class Connection:
         """The socket is gone. May be called twice."""
         if not self.is_closed:
             self.is_closed = True
-            self.out.clear()
+            self.out = None
             if self._catching_up is not None:
                 self._catching_up.cancel()
             self._node.disconnected(self)
 
     def hang_up(self, code: int, reason: str) -> None:
         """Ends the connection after what has been said, what is kept back included."""
-        self.out += [said for said in self._kept if isinstance(said, bytes)]
-        self._kept.clear()
         self.pour()
+        for said in self._kept:
+            if isinstance(said, bytes):
+                self.socket.write(said)
+        self._kept.clear()
         self.socket.close(code, reason)
         self.closed()
 
     def break_off(self) -> None:
-        """Ends a connection that cannot be served: it resumes when it comes back."""
-        self.pour()
+        """Ends a connection that cannot be served: it resumes when it comes back, from what it has."""
+        self.out = None
         self.socket.close(CLOSE_INTERNAL, "internal")
         self.closed()
 
@@ -210,16 +212,16 @@ class Connection:
         """Writes bytes that are ready for the wire, after all that was written before."""
         if self._kept:
             self._keep(data)
-        elif self._node.turn.is_open or self.out:
+        elif self._node.turn.is_open or self.out is not None:
             self._node.turn.add(self, data)
         else:
             self.socket.write(data)
 
     def pour(self) -> None:
         """Hands the socket what was written in this turn, before its end."""
-        if self.out:
-            self.socket.write(b"".join(self.out))
-            self.out.clear()
+        out, self.out = self.out, None
+        if out is not None:
+            self.socket.write(out)
 
     # -- out: live -----------------------------------------------------------------------------------------------------
 

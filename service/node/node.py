@@ -31,7 +31,7 @@ from service.node.pages import Pages
 from service.node.reader import Reader
 from service.node.sends import Sends
 from service.node.tails import Tails
-from service.node.turn import Turn
+from service.node.turn import PIECE_BYTES, Turn
 from service.store import OpenedStream, Store
 
 
@@ -54,7 +54,7 @@ class Node:
         self.sends = Sends(self, store, settings)
         self.pages = Pages(self, store, settings.limits)
         self.tails = Tails(settings.limits)
-        self.turn = Turn(settings.limits.write_buffer_bytes, self.log)
+        self.turn = Turn(self.log)
         self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
         self.histories = Histories(self, store, settings.limits)
@@ -395,8 +395,6 @@ class Node:
                 self.tails.drop(stream)
             if track.ahead:
                 track.settle()
-            if self.turn.is_full:
-                self.turn.pour()
             if self._stalled:
                 self._put_stalled_behind()
         elif step is Step.HOLE:
@@ -414,6 +412,9 @@ class Node:
         """To everybody who is live. The loop is bare, for most of the time of a busy node passes here."""
         origin = None if item.arrival.origin is None else self.connections.get(item.arrival.origin[0])
         written, encode, data = self.turn.connections, None, b""
+        # Those with the same to write so far have the same before them and the same then: it is put together once.
+        before: bytes | None = None
+        joined = b""
         broken = []
         self._is_dispatching = True
         for connection in list(track.live):
@@ -426,11 +427,18 @@ class Node:
                 else:
                     if spelling is not encode:
                         encode, data = spelling, item.ready(spelling)
-                        self.turn.size += len(data)
+                        before = None
                     out = connection.out
-                    if not out:
+                    if out is None:
                         written.append(connection)
-                    out.append(data)
+                        connection.out = data
+                    elif len(out) >= PIECE_BYTES:
+                        connection.out = data
+                        connection.socket.write(out)
+                    else:
+                        if out is not before:
+                            before, joined = out, out + data
+                        connection.out = joined
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entry
                 self.log.error("push_failed", traceback=error, connection=connection.number, stream=track.stream)
                 broken.append(connection)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from service.auth import Principal
-from service.config import Limits, Settings
+from service.config import Settings
 from service.core import frames
 from service.core.entries import Arrival, Entry
 from service.core.names import EntryId
@@ -48,8 +48,8 @@ class Socket:
         return [[frame.get("body", frame["type"]) for frame in each] for each in told]
 
 
-def node(**limits: int) -> Node:
-    return Node(Door(Stored()), Settings(node="n", dev=True, limits=Limits(**limits)))
+def node() -> Node:
+    return Node(Door(Stored()), Settings(node="n", dev=True))
 
 
 def live(node: Node, user: str) -> tuple[Connection, Socket]:
@@ -105,24 +105,36 @@ async def test_what_is_written_otherwise_comes_after_what_the_turn_has_for_the_c
     assert socket.said() == [[1, "pong"], ["pong"]]
 
 
-async def test_a_turn_that_fills_a_buffer_is_written_before_it_goes_on() -> None:
-    made = node(write_buffer_bytes=10_000)
+async def test_a_piece_that_has_grown_large_is_written_before_the_turn_goes_on() -> None:
+    made = node()
     ann, socket = live(made, "ann")
-    large = b'"%s"' % (b"x" * 4000)
-
-    def full() -> None:
-        ann.paused()
-
+    _, other = live(made, "bob")
+    large = b'"%s"' % (b"x" * 4096)
     with made.turn.opened():
         for n in (1, 2):
             made.dispatch(message(n, large))
         assert socket.written == []
-        socket.at_write = full
-        for n in range(3, 10):
+        socket.at_write = ann.paused
+        for n in range(3, 8):
             made.dispatch(message(n, large))
-    assert [len(write) for write in socket.said()] == [3]  # and from then on it is behind: pages bring the rest
+    assert [len(write) for write in socket.said()] == [2, 1]  # and from then on it is behind: pages bring the rest
     assert not ann.is_live(STREAM)
     assert made.delivery.tracks[STREAM].behind[ann].passed == EntryId(1, 3)
+    assert [len(write) for write in other.said()] == [2, 2, 2, 1]
+
+
+async def test_connections_with_different_things_to_write_get_each_their_own() -> None:
+    made = node()
+    phones = [live(made, f"u{number}") for number in range(6)]
+    with made.turn.opened():
+        for n in range(1, 40):
+            for number, (connection, _) in enumerate(phones):
+                if n % (number + 2) == 0:
+                    connection.receive([frames.Ping(n)])
+            made.dispatch(message(n))
+    for number, (_, socket) in enumerate(phones):
+        expected = [told for n in range(1, 40) for told in (["pong", n] if n % (number + 2) == 0 else [n])]
+        assert socket.said() == [expected]
 
 
 async def test_a_connection_that_ends_within_a_turn_is_told_before_its_close_and_nothing_after() -> None:
