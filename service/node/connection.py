@@ -99,6 +99,7 @@ class Connection:
         "is_reading",
         "number",
         "out",
+        "send",
         "session",
         "socket",
         "spelling",
@@ -118,6 +119,7 @@ class Connection:
         self.user = session.user
         self.encode_entry = codec.entry
         self.spelling: EncodeEntry | None = self._usual_spelling()
+        self.send = socket.write  # at hand: a fan-out looks it up a thousand times
         self.out: bytes | None = None  # what is to be written at the end of this turn; see `Turn`
         self.cursors: dict[str, Cursor[Connection]] = {}
         self.inbox_head = ZERO  # when the session was opened
@@ -195,7 +197,7 @@ class Connection:
         self.pour()
         for said in self._kept:
             if isinstance(said, bytes):
-                self.socket.write(said)
+                self.send(said)
         self._kept.clear()
         self.socket.close(code, reason)
         self.closed()
@@ -215,13 +217,13 @@ class Connection:
         elif self._node.turn.is_open or self.out is not None:
             self._node.turn.add(self, data)
         else:
-            self.socket.write(data)
+            self.send(data)
 
     def pour(self) -> None:
         """Hands the socket what was written in this turn, before its end."""
         out, self.out = self.out, None
         if out is not None:
-            self.socket.write(out)
+            self.send(out)
 
     # -- out: live -----------------------------------------------------------------------------------------------------
 

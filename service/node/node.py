@@ -434,7 +434,7 @@ class Node:
                         connection.out = data
                     elif len(out) >= PIECE_BYTES:
                         connection.out = data
-                        connection.socket.write(out)
+                        connection.send(out)
                     else:
                         if out is not before:
                             before, joined = out, out + data

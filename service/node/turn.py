@@ -47,7 +47,7 @@ class Turn:
             connection.out = out + data
         else:
             connection.out = data
-            connection.socket.write(out)
+            connection.send(out)
 
     def pour(self) -> None:
         """Writes what was collected."""
@@ -56,7 +56,7 @@ class Turn:
             out, connection.out = connection.out, None
             try:
                 if out is not None and not connection.is_closed:
-                    connection.socket.write(out)
+                    connection.send(out)
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entries
                 self._log.error("push_failed", traceback=error, connection=connection.number)
                 connection.break_off()
