@@ -54,6 +54,8 @@ def store_options(settings: Settings) -> StoreOptions:
         groups_create=settings.groups_create,
         wait_replicas=settings.wait_replicas,
         wait_timeout_ms=settings.wait_timeout_ms,
+        # Well within the time after which a device is forgotten.
+        seen_ms=min(StoreOptions().seen_ms, int(settings.retention.device_idle_max * 1000) // 10),
     )
 
 

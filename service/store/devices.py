@@ -63,4 +63,4 @@ async def commit(context: Context, commits: Sequence[Commit]) -> None:
         for one in commits
     ]
     if rows:
-        await context.call("commit", {"epoch": context.epoch, "commits": rows})
+        await context.call("commit", {"epoch": context.epoch, "seen_ms": context.options.seen_ms, "commits": rows})

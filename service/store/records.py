@@ -57,6 +57,7 @@ class StoreOptions(msgspec.Struct, frozen=True):
     groups_create: Literal["anyone", "keys"] = "anyone"  # who may create a group by joining it
     wait_replicas: int = 0  # replicas that must have a write before it counts as `replicated`
     wait_timeout_ms: int = 1000  # how long to wait for them; must be below call_timeout_s
+    seen_ms: int = 60_000  # a device that acknowledges every second is noted as seen this often: a write less each time
     connections_max: int = 32  # per process; calls beyond that queue here, not in the server
 
 

@@ -1,13 +1,12 @@
 -- commit_v2: store how far devices have come.
 --
 -- KEYS  none (one server)
--- ARGV  1: msgpack {epoch, commits: list of {user, tag (the user's), device, offsets: list of {stream, tag, id}}}
+-- ARGV  1: msgpack {epoch, seen_ms, commits: list of {user, tag (the user's), device, offsets: list of {stream, tag,
+--       id}}}
 -- Returns {'ok'}. An offset only moves forward within an epoch (one of another epoch is overwritten), never above
 --         the stream's head; devices that are not known are passed over. Harmless twice and late. That a device was
---         seen is noted to within SEEN_MS: one that acknowledges every second would cost another write each time.
+--         seen is noted to within seen_ms: one that acknowledges every second would cost another write each time.
 -- Errors  fenced, reset, before anything is written. A key of the wrong type ends one commit, not the call.
-
-local SEEN_MS = 60000
 
 local function commit(_, args)
   local arg = cmsgpack.unpack(args[1])
@@ -37,7 +36,7 @@ local function commit(_, args)
     end
     in_chunks('HSET', offsets_key, offsets)
     local last = tonumber(string.match(known, '"last":%s*(%d+)') or nil)
-    if last and last <= now and now - last < SEEN_MS then return end
+    if last and last <= now and now - last < arg.seen_ms then return end
     local is_read, device = pcall(cjson.decode, known)
     if not is_read or type(device) ~= 'table' then device = {first = now, node = ''} end
     device.last = now

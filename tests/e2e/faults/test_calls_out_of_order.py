@@ -253,7 +253,7 @@ async def test_an_ack_that_is_carried_out_late_takes_no_offset_back(
     await alice.send_all("user:bob", range(10))
     await bob.until(lambda: len(bob.messages()) == 10, "ten")
     ids = [message["id"] for message in bob.messages()]
-    late = proxy.hold_calls("commit_v1", cut=True)
+    late = proxy.hold_calls("commit_v2", cut=True)
     await bob.say(type="ack", ref=1, offsets={"user:bob": ids[2]})
     await bob.wait("error", ref=1)
     await true(node.is_ready, "ready again")

@@ -116,7 +116,7 @@ async def test_a_hello_or_an_ack_whose_answer_was_lost_is_harmless_when_it_comes
     bob = await Phone.open(node.url, "bob", "phone")
     assert bob.bodies() == ["while away"]  # its start was stored then, not now
 
-    lost = proxy.lose_answers("commit_v1")
+    lost = proxy.lose_answers("commit_v2")
     await bob.say(type="ack", ref="ack", offsets=bob.last_ids())
     refused = await bob.wait("error", ref="ack")
     assert (refused["code"], refused["retry"]) == ("uncertain", True)
