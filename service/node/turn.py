@@ -53,10 +53,11 @@ class Turn:
         """Writes what was collected."""
         connections, self.connections = self.connections, []
         for connection in connections:
-            out, connection.out = connection.out, None
+            out, send = connection.out, connection.send
+            connection.out = None
             try:
                 if out is not None and not connection.is_closed:
-                    connection.send(out)
+                    send(out)
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entries
                 self._log.error("push_failed", traceback=error, connection=connection.number)
                 connection.break_off()
