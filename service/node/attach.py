@@ -7,7 +7,7 @@ that the store carries out late, after a newer attach, changes nothing: each reg
 import asyncio
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from service.config import Settings
@@ -87,10 +87,12 @@ class Attachments:
                     self._node.attached(stream, head)
             return was_rolled_back
 
-    def expect(self, stream: str, entry: EntryId) -> None:
-        """The store answered that it has this entry: if the stream is registered, the mailbox brings it."""
-        if stream in self._registered:
-            self._unverified.setdefault(self._node.reader.next_beat, {})[stream] = entry
+    def expect(self, given: Mapping[str, EntryId]) -> None:
+        """The store answered that it has these entries: where the stream is registered, the mailbox brings them."""
+        expected = self._unverified.setdefault(self._node.reader.next_beat, {})
+        for stream, entry in given.items():
+            if stream in self._registered:
+                expected[stream] = entry
 
     def verify(self, beat: int) -> None:
         """The reader saw this beat: what was known before it was sent must have come through the mailbox by now.
@@ -177,6 +179,6 @@ class Attachments:
                 positions = self._positions(some)
                 heads = await self._attach(some)
                 for stream, head in heads.items():
-                    self.expect(stream, head)
+                    self.expect({stream: head})
                 if any(head < positions.get(stream, ZERO) for stream, head in heads.items()):
                     self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

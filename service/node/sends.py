@@ -9,7 +9,9 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from service.config import Settings
 from service.core.commands import Publish, Stored
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 ANSWERED_KEPT_S = 60.0
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True):
     connection: Connection
     number: int
     message: Outgoing
@@ -179,15 +181,13 @@ class Sends:
         if now - self._rotated > ANSWERED_KEPT_S:
             self._answered = (self._answered[1], {})
             self._rotated = now
-        newest = self._answered[1]
-        expect = self._node.attachments.expect
+        given: dict[str, EntryId] = {}
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if outcome.id is None or outcome.is_duplicate:
                 continue
             if waiting.message.kind == "direct":
-                own = user_stream(waiting.message.sender)
-                newest[own] = outcome.id
-                expect(own, outcome.id)
+                given[user_stream(waiting.message.sender)] = outcome.id
             if outcome.recipient_id is not None:
-                newest[waiting.message.to] = outcome.recipient_id
-                expect(waiting.message.to, outcome.recipient_id)
+                given[waiting.message.to] = outcome.recipient_id
+        self._answered[1].update(given)
+        self._node.attachments.expect(given)

@@ -37,7 +37,7 @@ async def test_it_runs_as_the_shipped_file_says(folder: DataFolder) -> None:
             "appendonly": b"yes",
             "appendfsync": b"always",
             "maxmemory-policy": b"noeviction",
-            "stream-node-max-bytes": b"1024",
+            "stream-node-max-bytes": b"768",
             "port": b"0",
             "save": b"",
         }.items():
