@@ -52,6 +52,7 @@ class Turn:
     def pour(self) -> None:
         """Writes what was collected."""
         connections, self.connections = self.connections, []
+        broken = []
         for connection in connections:
             out, send = connection.out, connection.send
             connection.out = None
@@ -60,4 +61,6 @@ class Turn:
                     send(out)
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entries
                 self._log.error("push_failed", traceback=error, connection=connection.number)
-                connection.break_off()
+                broken.append(connection)
+        for connection in broken:
+            connection.break_off()
