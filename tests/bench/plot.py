@@ -57,11 +57,10 @@ def _draw(panel: Any, scenario: type[Scenario], found: list[Result]) -> None:  #
     panel.barh(names, [value - part for value, part in zip(values, redis, strict=True)], color=colours)
     if any(redis):
         left = [value - part for value, part in zip(values, redis, strict=True)]
-        panel.barh(names, redis, left=left, color=REDIS_COLOUR, label="Redis")
-        panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0.0)
+        panel.barh(names, redis, left=left, color=REDIS_COLOUR)
     for at, value in enumerate(values):
         panel.annotate(f" {spell(value)}", (value, at), va="center")
     panel.invert_yaxis()
     panel.set_title(scenario.title, loc="left")
-    panel.set_xlabel(scenario.columns[drawn])
+    panel.set_xlabel(scenario.columns[drawn] + (", Redis' part in orange" if any(redis) else ""))
     panel.margins(x=0.12)
