@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from tests.bench.clients import Client
 from tests.bench.meter import Meter
 from tests.bench.sample import Sample
 from tests.bench.scenario import Sizes
-from tests.bench.systems import System
+from tests.bench.systems import System, cpu_s
 
 T = TypeVar("T")
 CONNECTING = 50  # connections that are being made at once
@@ -67,6 +68,24 @@ async def in_turns(work: Iterable[Coroutine[Any, Any, T]], at_once: int = CONNEC
             return await awaitable
 
     return await asyncio.gather(*(one(awaitable) for awaitable in work))
+
+
+async def all_at_once(
+    system: System, users: Sequence[str], **fields: object
+) -> tuple[list[Client], list[float], float]:
+    """Everybody dials its first node at the same moment, with clients of these `fields`.
+
+    Returns the clients, the seconds until each could be used, and the seconds of CPU that it took the system.
+    """
+    cpu, began = cpu_s(system.pids), time.perf_counter()
+
+    async def dial(user: str) -> tuple[Client, float]:
+        client = await system.client.connect(system.ports[0], user, **fields)
+        return client, time.perf_counter() - began
+
+    found = await in_turns((dial(user) for user in users), at_once=len(users))
+    cpu = cpu_s(system.pids) - cpu
+    return [client for client, _ in found], [seconds for _, seconds in found], cpu
 
 
 @asynccontextmanager

@@ -5,18 +5,17 @@ Nothing is acknowledged, so the same messages are missed again in the next repet
 
 import asyncio
 import itertools
-import time
 from typing import ClassVar
 
 from service.core.names import ZERO, EntryId, group_stream, user_stream
 from service.store import Commit, Outgoing, Store, StoreOptions
 from tests.bench.clients import Client, text_of
-from tests.bench.flows import CLOSED_S, in_turns
+from tests.bench.flows import CLOSED_S, all_at_once, in_turns
 from tests.bench.meter import order_of
 from tests.bench.peers.plain_replay import MISSED
 from tests.bench.sample import Sample
 from tests.bench.scenario import Scenario, Sizes, Stage
-from tests.bench.systems import PlainReplay, System, Waypost, cpu_s
+from tests.bench.systems import PlainReplay, System, Waypost
 from tests.integration.store.kit import LAYOUT, Server
 
 JOINING = 32  # calls at once
@@ -78,22 +77,14 @@ async def come_back(system: System, sizes: Sizes, case: str) -> Sample:
     """Everybody connects at once; until all are live. Every stream is to come whole and in order."""
     users = users_of(sizes, case)
     heard: dict[str, list[int]] = {user: [] for user in users}
-    pids = [*system.server_pids, *system.redis_pids]
 
     def note(client: Client, number: int) -> None:
         heard[client.user].append(number)
 
-    cpu, began = cpu_s(pids), time.perf_counter()
-
-    async def back(user: str) -> tuple[Client, float]:
-        client = await system.client.connect(system.ports[0], user, heard=note)
-        return client, time.perf_counter() - began
-
-    found = await in_turns((back(user) for user in users), at_once=len(users))
-    cpu = cpu_s(pids) - cpu
-    took = sorted(seconds for _, seconds in found)
+    clients, took, cpu = await all_at_once(system, users, heard=note)
+    took.sort()
     await asyncio.sleep(CLOSED_S)  # what comes twice may come a moment later
-    for client, _ in found:
+    for client in clients:
         client.close()
     await asyncio.sleep(CLOSED_S)
     messages = len(users) * sizes.missed
@@ -104,7 +95,7 @@ async def come_back(system: System, sizes: Sizes, case: str) -> Sample:
             "p50_ms": took[len(took) // 2] * 1e3,
             "us": cpu / messages * 1e6,
         },
-        problems=[problem for client, _ in found for problem in client.problems],
+        problems=[problem for client in clients for problem in client.problems],
     )
     each = sizes.missed // sizes.streams
     for numbers in heard.values():

@@ -94,7 +94,7 @@ class Stage:
         except BaseException:
             system.stop()
             raise
-        self.settle([*system.server_pids, *system.redis_pids])
+        self.settle(system.pids)
         return system
 
     def settle(self, pids: list[int]) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import statistics
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
 from tests.bench import flows
-from tests.bench.clients import Client
-from tests.bench.flows import connected, in_turns
+from tests.bench.flows import all_at_once, connected
 from tests.bench.growth import Bytes, Growth
 from tests.bench.replay import Replay
 from tests.bench.sample import Sample
@@ -37,6 +37,14 @@ class _Flows(Scenario):
         self.systems = await self.stage.systems(self.nodes)
         return list(self.systems)
 
+    async def measure(self, contestant: str) -> dict[str, Sample]:
+        found = await self.flow(self.systems[contestant])
+        return {f"w {window}": sample for window, sample in found.items()}
+
+    @abstractmethod
+    async def flow(self, system: System) -> dict[int, Sample]:
+        """What was measured with each number of messages in flight."""
+
 
 class FanOut(_Flows):
     """One writes to a group of a thousand."""
@@ -44,9 +52,8 @@ class FanOut(_Flows):
     name = "fan-out"
     title = "Fan-out to 1000, CPU per delivery"
 
-    async def measure(self, contestant: str) -> dict[str, Sample]:
-        found = await flows.fan_out(self.systems[contestant], (1, 4), self.sizes)
-        return {f"w {window}": sample for window, sample in found.items()}
+    async def flow(self, system: System) -> dict[int, Sample]:
+        return await flows.fan_out(system, (1, 4), self.sizes)
 
 
 class Direct(_Flows):
@@ -55,9 +62,8 @@ class Direct(_Flows):
     name = "direct"
     title = "Direct messages of 100 pairs on one node, CPU per delivery"
 
-    async def measure(self, contestant: str) -> dict[str, Sample]:
-        found = await flows.direct(self.systems[contestant], (1, 32), self.sizes)
-        return {f"w {window}": sample for window, sample in found.items()}
+    async def flow(self, system: System) -> dict[int, Sample]:
+        return await flows.direct(system, (1, 32), self.sizes)
 
 
 class DirectOnTwo(Direct):
@@ -88,20 +94,10 @@ class Reconnect(Scenario):
     async def measure(self, contestant: str) -> dict[str, Sample]:
         system = self.systems[contestant]
         users = [f"storm{number}" for number in range(self.sizes.dropped)]
-        wanted = [(system.ports[0], user) for user in users]
-        async with connected(system, wanted):
+        async with connected(system, [(system.ports[0], user) for user in users]):
             pass
-        pids = [*system.server_pids, *system.redis_pids]
-        cpu, began = cpu_s(pids), time.perf_counter()
-
-        async def back(port: int, user: str) -> tuple[Client, float]:
-            client = await system.client.connect(port, user)
-            return client, time.perf_counter() - began
-
-        found = await in_turns((back(port, user) for port, user in wanted), at_once=len(wanted))
-        cpu = cpu_s(pids) - cpu
-        took = [seconds for _, seconds in found]
-        for client, _ in found:
+        clients, took, cpu = await all_at_once(system, users)
+        for client in clients:
             client.close()
         await asyncio.sleep(flows.CLOSED_S)
         cuts = statistics.quantiles(took, n=100)
@@ -111,7 +107,7 @@ class Reconnect(Scenario):
             "all_ms": max(took) * 1e3,
             "us": cpu / len(took) * 1e6,
         }
-        return {"": Sample(figures, problems=[problem for client, _ in found for problem in client.problems])}
+        return {"": Sample(figures, problems=[problem for client in clients for problem in client.problems])}
 
 
 class Idle(Scenario):
@@ -147,10 +143,9 @@ class Idle(Scenario):
         async with connected(system, [(system.ports[0], f"idle{number}") for number in range(count)]) as clients:
             kib = (resident_kib(system.server_pids) - before) / count
             redis_kib = (resident_kib(system.redis_pids) - redis_before) / count
-            pids = [*system.server_pids, *system.redis_pids]
-            cpu, began = cpu_s(pids), time.perf_counter()
+            cpu, began = cpu_s(system.pids), time.perf_counter()
             await asyncio.sleep(self.sizes.rest_s)
-            rest = (cpu_s(pids) - cpu) / (time.perf_counter() - began)
+            rest = (cpu_s(system.pids) - cpu) / (time.perf_counter() - began)
             problems = [problem for client in clients for problem in client.problems]
         return Sample({"kib": kib, "rest_percent": rest * 100, "redis_kib": redis_kib}, problems=problems)
 

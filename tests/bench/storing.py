@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import redis.asyncio
 
@@ -32,10 +32,10 @@ def to_user(sender: str, to: str) -> Outgoing:
     return _message("direct", sender, f"user:{to}")
 
 
-def _message(kind: str, sender: str, to: str) -> Outgoing:
+def _message(kind: Literal["direct", "group"], sender: str, to: str) -> Outgoing:
     number = next(_numbers)
     body = f'"{text_of(number)}"'.encode()
-    return Outgoing("group" if kind == "group" else "direct", sender, to, f"m{number}", body, "phone", None, None)
+    return Outgoing(kind, sender, to, f"m{number}", body, "phone", None, None)
 
 
 class Place:

@@ -62,6 +62,11 @@ class System(ABC):
         """The process that stores."""
         return []
 
+    @property
+    def pids(self) -> list[int]:
+        """All of them."""
+        return [*self.server_pids, *self.redis_pids]
+
 
 class Waypost(System):
     """Waypost, as durable as it can be: `sent` is answered when the message is on disk, in both inboxes."""
