@@ -1,7 +1,7 @@
 """The node: its connections, what their sessions ask for, and what the mailbox brings for them.
 
 The way of a message through here: `carry_out` (a session's `Publish`) → `sends` → the store … mailbox → `reader` →
-`dispatch` → `Connection.push`.
+`dispatch` → `_push` → `Connection.out`, which the end of the turn writes.
 """
 
 import asyncio
@@ -409,7 +409,9 @@ class Node:
             self.memberships.changed(stream, entry, is_news=step is not Step.HAD)
 
     def _push(self, item: Item, track: Track[Connection]) -> None:
-        """To everybody who is live. The loop is bare, for most of the time of a busy node passes here."""
+        """To everybody who is live. The loop is bare, for most of the time of a busy node passes here: what it does for
+        a connection that takes every entry is `Turn.add`, written out.
+        """
         origin = None if item.arrival.origin is None else self.connections.get(item.arrival.origin[0])
         written, encode, data = self.turn.connections, None, b""
         # Those with the same to write so far have the same before them and the same then: it is put together once.

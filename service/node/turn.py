@@ -38,7 +38,7 @@ class Turn:
             self.pour()
 
     def add(self, connection: "Connection", data: bytes) -> None:
-        """The connection writes this, after what is in its `out`."""
+        """The connection writes this, after what is in its `out`. `Node._push` does the same for many."""
         out = connection.out
         if out is None:
             self.connections.append(connection)
