@@ -5,7 +5,7 @@ may be turned from anywhere, at any time, and has taken effect when it returns.
 
     with Proxy(server.url) as proxy:
         node = NodeProcess(proxy.url, "a").start()
-        lost = proxy.lose_answers("publish_v3")           # carried out, but the node never learns of it
+        lost = proxy.lose_answers("publish_v4")           # carried out, but the node never learns of it
         held = proxy.hold_answers("page_v1", times=2)     # the next two pages wait …
         held.release()                                    # … until now
         proxy.hold_calls("detach_v1", until="attach_v1")  # is carried out after an attach that was sent later

@@ -14,16 +14,18 @@ No call is repeated here, but for a refusal that tells the time. A cancelled cal
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Self
 
 from service.core.entries import Durability, Page, Stretch
 from service.core.history import Past, Question
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
-from service.store import devices, groups, history, jobs, nodes, retention, streams, upkeep
+from service.store import devices, groups, history, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
-from service.store.mailbox import MailboxReader
+from service.store.for_jobs import ForJobs
+from service.store.for_operators import ForOperators
+from service.store.mailbox import MailboxReader, Reading, Received
 from service.store.records import (
     BODY_INLINE_BYTES,
     Attached,
@@ -32,19 +34,26 @@ from service.store.records import (
     Commit,
     DeviceSweep,
     FenceState,
+    GroupState,
     GroupStep,
     JobLease,
     JobReport,
     JobState,
     Lease,
     MailboxGone,
+    Member,
     Membership,
+    NodeFacts,
+    Notice,
     OpenedStream,
     Outcome,
     Outgoing,
     Registration,
+    Role,
     StoreOptions,
     StoreRefused,
+    StreamFacts,
+    StreamProgress,
     Superseded,
     Survey,
     TrimCause,
@@ -60,6 +69,7 @@ __all__ = [
     "Commit",
     "DeviceSweep",
     "FenceState",
+    "GroupState",
     "GroupStep",
     "JobLease",
     "JobReport",
@@ -67,14 +77,22 @@ __all__ = [
     "Lease",
     "MailboxGone",
     "MailboxReader",
+    "Member",
     "Membership",
+    "NodeFacts",
+    "Notice",
     "OpenedStream",
     "Outcome",
     "Outgoing",
+    "Reading",
+    "Received",
     "Registration",
+    "Role",
     "Store",
     "StoreOptions",
     "StoreRefused",
+    "StreamFacts",
+    "StreamProgress",
     "Superseded",
     "Survey",
     "TrimCause",
@@ -86,11 +104,8 @@ __all__ = [
 TRIM_STEP_ENTRIES = 250
 
 
-class Store:
+class Store(ForJobs, ForOperators):
     """One process' door to the store. Made by `connect`, ended by `close`; safe for any number of tasks."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
 
     @classmethod
     async def connect(cls, url: str, *, options: StoreOptions) -> Self:
@@ -151,9 +166,10 @@ class Store:
     async def publish(self, batch: Sequence[Outgoing], mailbox: str) -> list[Outcome]:
         """Store messages in order, in one call; `mailbox` is the caller's own, '' when it has none.
 
-        One `Outcome` per message, in the same order. What happened to single messages (`not_member`,
-        `key_reused`, `bad_request`, `internal`, `uncertain`) are codes there; an exception speaks of the whole
-        batch. After `uncertain`, a message with a key may be repeated with it, and is completed.
+        One `Outcome` per message, in the same order. What happened to single messages (`not_member`, `no_group`,
+        `rate_limited`, `key_reused`, `bad_request`, `internal`, `uncertain`) are codes there; an exception speaks of
+        the whole batch. After `uncertain`, a message with a key may be repeated with it, and is completed. A repeat
+        counts against no limit, and nothing does of `is_system`, which goes to any group that is there.
         """
         return await streams.publish(self._context, batch, mailbox)
 
@@ -167,13 +183,15 @@ class Store:
         """
         return await streams.page(self._context, stream, after, users, max_entries=max_entries, max_bytes=max_bytes)
 
-    async def history(self, user: str, question: Question, *, max_bytes: int, looked_max: int) -> Past:
+    async def history(self, user: str | None, question: Question, *, max_bytes: int, looked_max: int) -> Past:
         """What `user` asks of a stream's history, read in one moment; `core.history.answer` says what it means.
+
+        None asks for a server key: the whole stream, an inbox as its owner sees it (`answer` takes the owner then).
 
         Only what is the user's is read: an inbox is taken for the user's own, of a group it is the stretches of
         membership. Up to `max_bytes` of entries, at least one each way that is asked for; with a partner, up to
         `looked_max` entries are looked at each way. Writes nothing. Raises `not_member` for a group that the user
-        never was in, whether or not it exists.
+        never was in, whether or not it exists, and `no_group` to a server key.
         """
         return await history.history(self._context, user, question, max_bytes=max_bytes, looked_max=looked_max)
 
@@ -279,6 +297,7 @@ class Store:
 
         `offsets` are those the client brought, `is_foreign` when they belong to another epoch. A brought one
         above the stored one counts as an ack; those of streams that are not the user's are ignored. May be repeated.
+        Raises `too_many_devices` for one that is not known, when the user has as many as the limit.
         """
         return await devices.open_session(self._context, user, device, node, offsets, is_foreign=is_foreign)
 
@@ -286,24 +305,105 @@ class Store:
         """Store offsets, only forward, only up to the head, only of devices that are known. May be repeated."""
         await devices.commit(self._context, commits)
 
+    async def progress(
+        self, user: str, device: str, *, after: str = "", limit: int
+    ) -> tuple[list[StreamProgress], str]:
+        """How far a device has come in the user's streams: the inbox, `all`, groups by name. Writes nothing.
+
+        `after` is the name that the call before has answered, "" to begin; "" is answered at the end. At most `limit`
+        are looked at; groups that the user is no member of are left out. A device that is not known stands where it
+        would begin. Raises `bad_request` for an `after` that was never answered.
+        """
+        return await devices.progress(self._context, user, device, after=after, limit=limit)
+
     # Groups
 
     async def join(
-        self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None, by_key: bool = False
+        self,
+        user: str,
+        group: str,
+        *,
+        mailbox: str = "",
+        origin: tuple[int, int] | None = None,
+        by: str = "",
+        by_key: bool = False,
+        may_enter: bool = False,
+        role: Role | None = None,
     ) -> Membership:
         """Make `user` a member, creating the group if need be. Joining twice adds nothing and answers the first id.
 
-        `by_key` is set when a server key asks: it may enter closed groups and always create. Raises
-        `group_closed` (also where creating is not allowed) and `too_many_streams`.
+        `by` is the member who puts the user in: raises `not_member` and `not_allowed` unless that is an owner. `by_key`
+        is set when a server key asks: it may enter closed groups and always create. `may_enter`: the user's own
+        sign-in lets it into this group although it is closed. An owner may always come back. With `role` (only with
+        `by` or `by_key`) the user gets that one, also when it is a member already; else who makes a group is its
+        owner. Raises `group_closed` (also where creating is not allowed, and while a deleted group is being left),
+        `group_full` and `too_many_streams`.
 
         Carried out within `call_timeout_s` or not at all. An `Uncertain` says how long that may still be
         (`open_for_s`): tell the user after that, and nothing comes after what the user does next.
         """
-        return await groups.join(self._context, user, group, mailbox=mailbox, origin=origin, by_key=by_key)
+        return await groups.join(
+            self._context,
+            user,
+            group,
+            mailbox=mailbox,
+            origin=origin,
+            by=by,
+            by_key=by_key,
+            may_enter=may_enter,
+            role=role,
+        )
 
-    async def leave(self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
-        """End the membership. Raises `not_member`. As to time and `Uncertain`, see `join`."""
-        return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin)
+    async def leave(
+        self,
+        user: str,
+        group: str,
+        *,
+        mailbox: str = "",
+        origin: tuple[int, int] | None = None,
+        by: str = "",
+        by_key: bool = False,
+    ) -> Membership:
+        """End the membership. `by` is the member who removes the user, an owner; `by_key` as with `join`.
+
+        Raises `not_member` (also when `by` is none), `not_allowed` when `by` is no owner, and `not_found` when a user
+        who is to be removed is no member. As to time and `Uncertain`, see `join`.
+        """
+        return await groups.leave(self._context, user, group, mailbox=mailbox, origin=origin, by=by, by_key=by_key)
+
+    async def configure_group(
+        self, group: str, *, is_open: bool | None, announce: int | None, by: str, by_key: bool
+    ) -> tuple[GroupState, bool]:
+        """Change settings of a group (None leaves one as it is), or make the group; tells which, and how it stands.
+
+        Whoever makes it is its owner, but no member before joining it. May be repeated; as to time, see `join`.
+        Raises `not_member` and `not_allowed` unless `by` is an owner, `group_closed` where there is none and `by` may
+        not create, or a deleted one still has members, and `too_many_streams` when `by` could not join it.
+        """
+        return await groups.configure_group(
+            self._context, group, is_open=is_open, announce=announce, by=by, by_key=by_key
+        )
+
+    async def delete_group(self, group: str, *, by: str, by_key: bool) -> None:
+        """Mark a group as deleted: it counts as one that does not exist, but that its members may still leave.
+
+        The caller removes them (`members`, `leave` with `by_key`) and trims the stream; until they are gone nobody can
+        make the group anew. May be repeated; as to time, see `join`. Raises `no_group` (to a key), `not_member` and
+        `not_allowed`.
+        """
+        await groups.delete_group(self._context, group, by=by, by_key=by_key)
+
+    async def group(self, group: str, user: str | None) -> GroupState:
+        """How a group stands, for a member: raises `not_member`. None asks for a server key: raises `no_group`."""
+        return await groups.group(self._context, group, user)
+
+    async def members(self, group: str, cursor: str, count: int) -> tuple[list[Member], str]:
+        """Some of the members of a group; begin with cursor "", go on with the one that is answered until it is "".
+
+        About `count` are looked at, former members among them; a small group comes whole. Those who are members all
+        the time come at least once. Empty for a group that is none. Raises `bad_request` for a cursor that is none.
+        """
+        return await groups.members(self._context, group, cursor, count)
 
     async def forget_members(self, group: str, cursor: int = 0, *, lease: str = "", token: str = "") -> int:
         """Forget stretches of membership, and former members, of which nothing can be fetched and nothing is owed.
@@ -315,7 +415,7 @@ class Store:
         return await groups.forget_members(self._context, group, cursor, lease=lease, token=token)
 
     async def group_exists(self, group: str) -> bool:
-        """Whether anybody ever made this group."""
+        """Whether this group was made, and is not deleted."""
         return await groups.group_exists(self._context, group)
 
     async def is_member(self, user: str, group: str) -> bool:
@@ -366,99 +466,3 @@ class Store:
         opens when all `live` nodes have called, or 2 s after the first call. Harmless on an open store.
         """
         return await nodes.reconcile(self._context, node, live, heads, is_late=is_late)
-
-    # Scheduled jobs
-
-    async def now_ms(self) -> int:
-        """Redis time in ms: the only clock that schedules, ages and limits go by."""
-        return await jobs.now_ms(self._context)
-
-    async def job_state(self, job: str) -> JobState:
-        """When the job last began, whether that run is done, and what time it is."""
-        return await jobs.job_state(self._context, job)
-
-    async def take_job(
-        self, job: str, slot: str, worker: str, ttl_ms: int
-    ) -> JobLease | Literal["held", "done", "noted"]:
-        """Take the job for `ttl_ms`: a new run, or the one that was left unfinished.
-
-        `slot` is what `job_state` said; of all who saw the same one, one gets the run, and the others hear `held` or
-        `done`. `noted`: the job was never seen before, and its schedule counts from now on. Renew the lease in time.
-        """
-        return await jobs.take_job(self._context, job, slot, worker, ttl_ms)
-
-    async def renew_job(self, lease: JobLease, ttl_ms: int, progress: str) -> None:
-        """Keep the run for `ttl_ms` longer and save its progress; with 0 leave it to whoever comes next.
-
-        May be repeated. Raises `Superseded` when the lease has expired or is another's: stop at once.
-        """
-        await jobs.renew_job(self._context, lease, ttl_ms, progress)
-
-    async def finish_job(self, lease: JobLease, report: JobReport) -> None:
-        """The run is over: leave its report and give the lease back. May be repeated. Raises `Superseded`."""
-        await jobs.finish_job(self._context, lease, report)
-
-    async def job_reports(self, limit: int) -> list[JobReport]:
-        """The reports of the last runs, newest first."""
-        return await jobs.job_reports(self._context, limit)
-
-    async def scan_names(self, letter: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
-        """Some names of keys of one kind ("s": streams, "d": users with devices, "g": groups, "m": mailboxes …).
-
-        Begin with cursor "", go on with the one that is answered until that is "". Names may come twice; those that
-        are there all the time come at least once. A cursor means nothing to another server process: with one of before,
-        `Fenced`; `check_server`, and begin again.
-        """
-        return await jobs.scan_names(self._context, letter, cursor, count)
-
-    # Upkeep, by jobs: `lease` and `token` are those of the run; all raise `Superseded` once it is another worker's
-
-    async def forget_devices(
-        self, users: Sequence[tuple[str, str]], idle_before_ms: int, *, lease: str, token: str
-    ) -> list[DeviceSweep]:
-        """Forget devices that were last seen before a moment of Redis time, and their offsets.
-
-        `users` are pairs of a user and a cursor, "" to begin. Answers for the first of them at least; call again for
-        those that are missing, and with their cursor for those that have one. May be repeated.
-        """
-        return await upkeep.forget_devices(self._context, users, idle_before_ms, lease=lease, token=token)
-
-    async def empty_groups(self, groups: Sequence[str], before_ms: int) -> list[str]:
-        """Those of the groups that seem to have been empty since before a moment of Redis time. A cheap look."""
-        return await upkeep.empty_groups(self._context, groups, before_ms)
-
-    async def former_members(self, group: str, cursor: str, count: int = 100) -> tuple[list[str], str]:
-        """Some of those who are or were in a group; go on with the cursor until it is ""."""
-        return await upkeep.former_members(self._context, group, cursor, count)
-
-    async def drop_group(
-        self, group: str, users: Sequence[str], empty_before_ms: int, *, is_drop: bool, lease: str, token: str
-    ) -> GroupStep:
-        """Look whether these former members stand in the way of dropping their group; with `is_drop`, drop it.
-
-        A group goes when it has been empty since before that moment, its stream is empty, and every device of its
-        former members has come to the end of their time in it. With the last of them goes everything but its head.
-        May be repeated.
-        """
-        return await upkeep.drop_group(
-            self._context, group, users, empty_before_ms, is_drop=is_drop, lease=lease, token=token
-        )
-
-    async def audit_streams(
-        self, streams: Sequence[str], *, lease: str, token: str, only_headless: bool = False
-    ) -> list[list[Audited]]:
-        """Look whether what is kept of streams agrees, mend what has one right answer (`audit_streams.lua` lists both).
-
-        Answers for the first of them at least; call again for those that are missing. May be repeated.
-        """
-        return await upkeep.audit_streams(self._context, streams, only_headless=only_headless, lease=lease, token=token)
-
-    async def audit_nodes(
-        self, job: str, mailboxes: Sequence[str], silent_before_ms: int, *, lease: str, token: str
-    ) -> tuple[list[str], list[str]]:
-        """Delete those of the mailboxes that would never expire, and take nodes off the list that were silent for long.
-
-        `mailboxes` are names (`<node>.<random>`), `job` is whose lease it is. Returns the keys of the mailboxes and the
-        nodes that are gone. May be repeated.
-        """
-        return await upkeep.audit_nodes(self._context, job, mailboxes, silent_before_ms, lease=lease, token=token)

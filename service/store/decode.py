@@ -8,9 +8,11 @@ from service.core.entries import Arrival, Entry, Redaction, Removal, Stretch
 from service.core.frames import one_line
 from service.core.names import EntryId, parse_id
 from service.errors import WaypostError
-from service.store.records import Beat
+from service.store.records import Beat, Notice, Role
 
 UNKNOWN = "unknown"  # the type of an entry that stands in its stream but cannot be read
+
+CURSOR_DIGITS = 19  # of a scan; the server refuses what does not fit into 64 bits
 
 # Fields that no client is shown: the number of another person's inbox, the sending device, the trace.
 _HIDDEN = frozenset({b"r", b"d", b"p"})
@@ -22,6 +24,20 @@ def entry_id(raw: bytes) -> EntryId:
     """An id as the server or a function answers it."""
     ms, _, n = raw.partition(b"-")
     return EntryId(int(ms), int(n))
+
+
+def role(raw: bytes) -> Role | None:
+    """The role in a membership record, None for what is none."""
+    return "owner" if raw == b"owner" else "member" if raw == b"member" else None
+
+
+def cursor(text: str) -> int:
+    """The cursor of a scan, as it was answered or "" to begin. Raises `bad_request` for anything else."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= CURSOR_DIGITS):
+        raise WaypostError("bad_request", "not a cursor that was given out")
+    return int(text)
 
 
 def server_info(raw: bytes) -> dict[str, str]:
@@ -147,6 +163,17 @@ def _entry(identity: EntryId, values: dict[bytes, bytes]) -> Entry:
 
 def _readable(raw: bytes) -> str:
     return raw.decode(errors="replace")
+
+
+def notice(fields: Fields) -> Notice | None:
+    """What a notice tells all nodes; None when it cannot be read: of a later release, or by hand."""
+    parts = iter(fields)
+    try:
+        return msgspec.convert(
+            {name.decode(): value.decode() for name, value in zip(parts, parts, strict=True)}, Notice
+        )
+    except ValueError:
+        return None
 
 
 class _RedactionLine(msgspec.Struct):

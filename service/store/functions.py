@@ -15,9 +15,13 @@ from service.store.connection import Link, reply_error
 
 _FOLDER = Path(__file__).parent / "lua"
 _APPENDING = ("publish", "join", "leave", "redact")  # those that append entries, and share the code for it
+_SENDING = ("publish",)  # those that store what users send
 _NOTING = ("trim",)  # those that note what they remove, run by run
 _OLDEST = ("trim", "survey", "measure")  # those that walk a stream from its oldest entry
-_MEMBERSHIP = ("join", "leave", "forget")  # those that change memberships or forget them
+# Those that change memberships or forget them, or come late for what was changed since.
+_MEMBERSHIP = ("configure_group", "delete_group", "forget", "join", "leave")
+_GROUPS = ("configure_group", "delete_group", "group", "history", "join", "leave")  # those that know a group's settings
+_STARTING = ("open", "progress")  # those that tell where a device stands
 _READING = ("history",)  # those that look into a stream; `page_v1` has copies of its own, and is immutable
 
 FUNCTIONS: dict[str, int] = {  # name -> version
@@ -25,27 +29,32 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "audit_nodes": 1,
     "audit_streams": 1,
     "commit": 2,
+    "configure_group": 1,
+    "delete_group": 1,
     "detach": 1,
     "drop_group": 1,
     "forget": 1,
     "forget_devices": 1,
+    "group": 1,
     "heartbeat": 1,
-    "history": 1,
+    "history": 2,
     "job_finish": 1,
     "job_renew": 1,
     "job_take": 1,
-    "join": 3,
+    "join": 4,
     "lease": 1,
-    "leave": 3,
+    "leave": 4,
     "mailbox": 1,
     "measure": 1,
-    "open": 2,
+    "open": 3,
     "page": 1,
-    "publish": 3,
+    "progress": 1,
+    "publish": 4,
     "reconcile": 2,
     "redact": 3,
     "ripe": 1,
     "survey": 1,
+    "tell_nodes": 1,
     "trim": 2,
 }
 
@@ -63,8 +72,12 @@ def text(name: str) -> str:
         "_append": _APPENDING,
         "_post": _APPENDING,
         "_membership": _MEMBERSHIP,
+        "_group": _GROUPS,
+        "_known": _SENDING,
+        "_rate": _SENDING,
         "_ledger": _NOTING,
         "_oldest": _OLDEST,
+        "_start": _STARTING,
         "_reading": _READING,
     }
     parts = ("_shared", *(part for part, names in shared.items() if name in names), name)

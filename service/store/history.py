@@ -2,13 +2,17 @@
 
 from service.core.entries import Entry
 from service.core.history import Past, Question
-from service.core.names import EntryId, group_of
+from service.core.names import EntryId, group_of, parse_stream
 from service.store import decode
 from service.store.context import Context
 
 
-async def history(context: Context, user: str, question: Question, *, max_bytes: int, looked_max: int) -> Past:
+async def history(context: Context, user: str | None, question: Question, *, max_bytes: int, looked_max: int) -> Past:
     """See `Store.history`."""
+    is_whole = user is None
+    if user is None:
+        kind, name = parse_stream(question.stream)
+        user = name if kind == "user" else ""
     anchor, stream = question.anchor, question.stream
     by, at = anchor.split
     arg = {
@@ -46,5 +50,5 @@ async def history(context: Context, user: str, question: Question, *, max_bytes:
         high=decode.entry_id(high) if high else None,
         redactions={tombstone.id.n: tombstone for tombstone in tombstones if tombstone is not None},
         removals=tuple(line for line in removals if line is not None),
-        stretches=decode.stretches(record) if group_of(stream) is not None else None,
+        stretches=decode.stretches(record) if group_of(stream) is not None and not is_whole else None,
     )

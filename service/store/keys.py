@@ -15,6 +15,8 @@ META = "wp:meta"
 NODES = "wp:nodes"
 MIGRATE_LOCK = "wp:migrate"
 JOBS = "wp:jobs"
+SERVER_KEYS = "wp:keys"
+NOTICES = "wp:notices"
 PARTITIONS_DEFAULT = 16
 
 
@@ -71,9 +73,10 @@ KEYS: tuple[KeyKind, ...] = (
         "wp:{p}:g:<group>",
         "hash",
         "permanent",
-        "join, leave, forget",
+        "join, leave, forget, configure_group, delete_group",
         "drop_group",
-        "member -> role|joined,left;joined,  and /access open|closed, /announce (members), /members (count), /emptied",
+        "member -> role|joined,left;joined,  and /access open|closed|deleted, /announce (members), /members (count), "
+        "/emptied, /made, /maker",
     ),
     KeyKind(
         "wp:{p}:x:<stream>",
@@ -126,6 +129,14 @@ KEYS: tuple[KeyKind, ...] = (
         "(never below its head's) / key window",
     ),
     KeyKind(
+        "wp:{p}:t:<user>",
+        "string",
+        "ttl",
+        "publish",
+        "expiry, when it would be full again",
+        "where sends are limited, what the user may still store: tokens, and Redis ms",
+    ),
+    KeyKind(
         "wp:{p}:m:<node>.<random>",
         "stream",
         "ttl",
@@ -158,6 +169,22 @@ KEYS: tuple[KeyKind, ...] = (
         "job_finish",
         "capped at 1000",
         "runs of scheduled jobs: job, run, state, report",
+    ),
+    KeyKind(
+        "wp:keys",
+        "hash",
+        "permanent",
+        "add_key",
+        "revoke_key",
+        "server keys: id -> JSON {name, scopes, digest, created}",
+    ),
+    KeyKind(
+        "wp:notices",
+        "stream",
+        "permanent",
+        "tell_nodes",
+        "capped at about 1000",
+        "what every node has to do at once: kind, user, device, key",
     ),
     KeyKind("wp:audit", "stream", "permanent", "admin", "capped", "what operators did"),
 )
@@ -230,9 +257,9 @@ def key(tag: str, letter: str, name: str) -> str:
     return f"wp:{{{tag}}}:{letter}:{name}"
 
 
-def every(letter: str) -> str:
-    """The pattern that a SCAN finds all keys of a kind by, whatever their partition."""
-    return f"wp:{{*}}:{letter}:*"
+def every(letter: str, kind: str = "") -> str:
+    """The pattern that a SCAN finds all keys of a kind by, whatever their partition; of streams, those of one kind."""
+    return f"wp:{{*}}:{letter}:{kind}:*" if kind else f"wp:{{*}}:{letter}:*"
 
 
 def name_in(raw: bytes) -> str:

@@ -1,17 +1,30 @@
 """Reading a node's mailbox, on a connection of its own: a blocking read must not hold up anybody else."""
 
 import asyncio
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError
 
 from service.core.entries import Arrival
-from service.store import decode
+from service.store import decode, keys
 from service.store.connection import Command, Reply, reply_error
 from service.store.context import Context, answer, command
-from service.store.records import Beat, Lease, MailboxGone
+from service.store.records import Beat, Lease, MailboxGone, Notice
+
+_NOTICES = keys.NOTICES.encode()
 
 Received: TypeAlias = list[tuple[int, list[Arrival] | Beat | None]]
+
+
+class Reading(NamedTuple):
+    """What one reading brought: entries of the mailbox, and notices to all nodes, oldest first.
+
+    `notices_upto` is the id to read notices after next time: one that cannot be read is left out, but counts.
+    """
+
+    entries: Received
+    notices: list[Notice]
+    notices_upto: str
 
 
 class MailboxReader:
@@ -22,19 +35,26 @@ class MailboxReader:
         self._wire = context.link.wire()
         self._turn = asyncio.Lock()
 
-    async def read(self, mailbox: str, after: int, *, block_ms: int, count: int) -> Received:
-        """At most `count` entries above number `after`, waiting up to `block_ms` for the first (0: not at all).
+    async def read(self, mailbox: str, after: int, *, notices_after: str, block_ms: int, count: int) -> Reading:
+        """At most `count` entries above number `after`, and as many notices above the id `notices_after` (begin with
+        `Store.last_notice`), waiting up to `block_ms` for the first (0: not at all).
 
-        `None` in place of an entry: it cannot be read and counts as lost. A hole in the numbers means that the
-        mailbox was capped. Empty when nothing came, also when the mailbox is gone: `lease` tells. Raises `Unavailable`.
+        A notice that was written before an entry comes with it or earlier, unless there are more than `count`. `None`
+        in place of an entry: it cannot be read and counts as lost. A hole in the numbers means that the mailbox was
+        capped. Empty when nothing came, also when the mailbox is gone: `lease` tells. Raises `Unavailable`.
         """
         block = ("BLOCK", block_ms) if block_ms > 0 else ()
-        read = ("XREAD", *block, "COUNT", count, "STREAMS", mailbox, f"1-{after}")
+        read = ("XREAD", *block, "COUNT", count, "STREAMS", mailbox, keys.NOTICES, f"1-{after}", notices_after)
         reply = await self._call(read, is_write=False, wait_s=block_ms / 1000)
-        if not reply:
-            return []
-        [[_, entries]] = reply
-        return [(decode.entry_id(raw).n, decode.received(fields)) for raw, fields in entries]
+        entries: Received = []
+        notices: list[Notice] = []
+        for name, found in reply or ():
+            if name == _NOTICES:
+                notices = [told for _, fields in found if (told := decode.notice(fields)) is not None]
+                notices_after = found[-1][0].decode()
+            else:
+                entries = [(decode.entry_id(raw).n, decode.received(fields)) for raw, fields in found]
+        return Reading(entries, notices, notices_after)
 
     async def lease(self, mailbox: str, beat: int, read_upto: int, ttl_ms: int) -> Lease | None:
         """Renew the mailbox for `ttl_ms`, put beat number `beat` into it, and remove what was read.

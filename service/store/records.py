@@ -13,6 +13,9 @@ from service.errors import Unavailable, WaypostError
 BODY_INLINE_BYTES = 4096
 
 
+Role = Literal["member", "owner"]
+
+
 class StoreRefused(WaypostError):
     """This server must not be used as it is. `detail` tells an operator why, and what to do."""
 
@@ -54,6 +57,10 @@ class StoreOptions(msgspec.Struct, frozen=True):
     connect_timeout_s: float = 2.0  # a server that is away must not hold requests for long
     announce: int = 1000  # members; larger groups get no joined/left entries, they would drown the messages
     streams_max: int = 1000  # groups a user may be in: bounds `welcome` and every opening of a session
+    devices_max: int = 1000  # of a user: each keeps offsets
+    members_max: int = 100_000  # of a group
+    user_sends_per_s: float = 0  # what one user may store, on all nodes together; 0: no limit
+    user_sends_burst: int = 1000  # what may come at once before that counts
     groups_create: Literal["anyone", "keys"] = "anyone"  # who may create a group by joining it
     wait_replicas: int = 0  # replicas that must have a write before it counts as `replicated`
     wait_timeout_ms: int = 1000  # how long to wait for them; must be below call_timeout_s
@@ -78,6 +85,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     origin: tuple[int, int] | None
     key: str | None
     trace: str = ""
+    is_system: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -85,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     `code` is None when it is stored (now, or before: `is_duplicate`), else a code of the error table. `id` is
     the entry as the sender finds it (for a direct message the copy in the own inbox), `recipient_id` the entry
-    in the stream it was sent to; both None with a code.
+    in the stream it was sent to; both None with a code. `retry_after` is in seconds, with `rate_limited`.
     """
 
     code: str | None
@@ -93,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     recipient_id: EntryId | None
     is_duplicate: bool
     durability: Durability
+    retry_after: float | None = None
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -146,6 +155,78 @@ class Membership(msgspec.Struct, frozen=True):
     head: EntryId
     is_new: bool
     is_announced: bool
+
+
+class GroupState(msgspec.Struct, frozen=True):
+    """A group: its settings, how many members it has, head and floor of its stream.
+
+    `announce`: members up to which its stream tells who joins and leaves. `role` and `since` (where the stretch begins)
+    are those of the user who asked, None when nobody in particular did.
+    """
+
+    group: str
+    is_open: bool
+    announce: int
+    members: int
+    head: EntryId
+    floor: EntryId
+    role: Role | None = None
+    since: EntryId | None = None
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A member of a group, and since when."""
+
+    user: str
+    role: Role
+    since: EntryId
+
+
+class StreamProgress(msgspec.Struct, frozen=True):
+    """One of a user's streams, and how far a device has come in it: `offset`, where it would begin if it never came."""
+
+    stream: str
+    head: EntryId
+    floor: EntryId
+    offset: EntryId
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What every node has to do at once.
+
+    `disconnect`: end the connections of `user` (of `device` alone, where it is not ""). `key_revoked`: end those that
+    signed in with the server key of id `key`.
+    """
+
+    kind: Literal["disconnect", "key_revoked"]
+    user: str = ""
+    device: str = ""
+    key: str = ""
+
+
+class NodeFacts(msgspec.Struct, frozen=True):
+    """A node on the list: when it was last heard (Redis ms), and what it said of itself then ({} once that expired)."""
+
+    node: str
+    last_seen: int
+    facts: dict[str, str]
+
+
+class StreamFacts(msgspec.Struct, frozen=True):
+    """How a stream stands. `bytes` is the memory that its entries take in the store. `oldest`, `newest`: entries that
+    are there, None when there is none. `members` is None where the stream is no group's. `nodes` are those whose
+    mailboxes are on its register.
+    """
+
+    stream: str
+    head: EntryId
+    floor: EntryId
+    entries: int
+    bytes: int
+    oldest: EntryId | None
+    newest: EntryId | None
+    members: int | None
+    nodes: tuple[str, ...]
 
 
 class FenceState(msgspec.Struct, frozen=True):

@@ -55,7 +55,18 @@ def _message(context: Context, message: Outgoing) -> tuple[str | int, ...] | Non
         "" if message.key is None else _digest(message.to, message.sender, message.key),
         "" if message.key is None else _digest(message.body),
         message.trace,
+        *((1,) if message.is_system else ()),
     )
+
+
+def _rate(context: Context, batch: Sequence[Outgoing]) -> dict[str, object]:
+    """What users may store, and where each sender's bucket is."""
+    tag = context.layout.user_tag
+    return {
+        "per_s": context.options.user_sends_per_s,
+        "burst": max(1, context.options.user_sends_burst),
+        "tags": {message.sender: tag(message.sender) for message in batch if not message.is_system},
+    }
 
 
 async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> list[Outcome]:
@@ -66,13 +77,15 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
     durability = context.durability
     results: list[_Result] = []
     if sent:
-        arg = {
+        arg: dict[str, object] = {
             "epoch": context.epoch,
             "mailbox": mailbox,
             "mailbox_cap": options.mailbox_cap,
             "key_window": options.key_window_s,
             "messages": sent,
         }
+        if options.user_sends_per_s > 0:
+            arg["rate"] = _rate(context, batch)
         commands = [command("publish", arg)]
         wait_s = 0.0
         if options.wait_replicas:
@@ -96,6 +109,8 @@ async def publish(context: Context, batch: Sequence[Outgoing], mailbox: str) -> 
 
 def _outcome(result: _Result, durability: Durability) -> Outcome:
     status, ms, n, to_ms, to_n = result
+    if status == "rate_limited":
+        return Outcome(status, None, None, is_duplicate=False, durability=durability, retry_after=ms / 1000)
     if status in ("ok", "dup"):
         return Outcome(None, EntryId(ms, n), EntryId(to_ms, to_n), status == "dup", durability)
     return Outcome(status, None, None, is_duplicate=False, durability=durability)

@@ -1,14 +1,15 @@
--- history_v1: entries of a stream around a split, as far as they are the user's. Writes nothing.
+-- history_v2: entries of a stream around a split, as far as they are the user's. Writes nothing.
 --
 -- KEYS  none (one server)
--- ARGV  1: msgpack {epoch, tag, stream, user, by ('id', 'n', 'ms'), at (id; number; ms: where the split is),
---       check (id of the anchor, '' if none), back (entries at or below the split), most (entries in all),
---       is_forward (boolean: also above the split), max_bytes (of field values; one entry each way always comes),
---       partner (a user: of others only the ids come, '' for all), looked_max (entries looked at each way)}
+-- ARGV  1: msgpack {epoch, tag, stream, user ('': a server key asks, for all of a group or of `all`), by ('id', 'n',
+--       'ms'), at (id; number; ms: where the split is), check (id of the anchor, '' if none), back (entries at or below
+--       the split), most (entries in all), is_forward (boolean: also above the split), max_bytes (of field values; one
+--       entry each way always comes), partner (a user: of others only the ids come, '' for all), looked_max (entries
+--       looked at each way)}
 -- Returns {'ok', now (ms), head, floor, split (id), neighbours of `check` (see _reading), entries {id, fields}
 --         (oldest first; fields nil: another's), reached below, reached above (ids where it stopped; nil: all was
 --         read), redactions (JSON), ledger lines (JSON) that touch what was read, membership record (groups only)}
--- Errors  fenced, reset, not_member (of a group that the user never was in, whether or not it exists)
+-- Errors  fenced, reset, not_member (of a group that the user never was in, there or not), no_group (to a server key)
 --
 -- What is the user's: an inbox or `all` as a whole; of a group the stretches of membership, each with its own `joined`
 -- entry. Costs: some 40 entries to find a number, then what is looked at, in steps.
@@ -79,8 +80,13 @@ local function history(_, args)
   if refusal then return refusal end
 
   local name, group = key(arg.tag, 's', arg.stream), string.match(arg.stream, '^group:(.*)$')
-  local record = group and redis.call('HGET', key(arg.tag, 'g', group), arg.user)
-  if group and not record then return {'not_member'} end
+  local record = false
+  if group and arg.user == '' then
+    if read_group({group = group, group_tag = arg.tag}).is_new then return {'no_group'} end
+  elseif group then
+    record = redis.call('HGET', key(arg.tag, 'g', group), arg.user)
+    if not record then return {'not_member'} end
+  end
   local head, floor, lost = bounds(arg.tag, arg.stream)
 
   local ranges = ranges_of(name, record, arg.user, head)
@@ -111,4 +117,4 @@ local function history(_, args)
     redactions, ledger, record or false}
 end
 
-redis.register_function{function_name = 'history_v1', callback = history, flags = {'no-writes'}}
+redis.register_function{function_name = 'history_v2', callback = history, flags = {'no-writes'}}

@@ -1,12 +1,13 @@
--- open_v2: open a session: register the device, and decide where each of the user's streams starts for it.
+-- open_v3: open a session: register the device, and decide where each of the user's streams starts for it.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, tag (the user's), device, node, is_foreign (the brought offsets are of another
---       epoch), streams: list of {stream, tag, brought (id, '' if none)}}: the inbox, the groups of the user's
---       list and those that the device has an offset of, as read just before, and `all`
+--       epoch), devices_max, streams: list of {stream, tag, brought (id, '' if none)}}: the inbox, the groups of the
+--       user's list and those that the device has an offset of, as read just before, and `all`
 -- Returns {'ok', list of {stream, offset (stored), start (of this connection), head, floor, foreign (id of another
 --         history, nil if none)}}
--- Errors  fenced, reset, before anything is written. Harmless twice.
+-- Errors  fenced, reset, too_many_devices (this one is not known, and the user has so many), before anything is
+--         written. Harmless twice.
 --
 -- A group that the user has left is answered while this device lacks something of the time before, with the end of
 -- the membership as its head; after that it is left out, and its offset dropped. It is on the user's list no more.
@@ -14,32 +15,6 @@
 -- Where nothing usable is stored, a stream starts at the floor of the inbox, at the open stretch of a group, at
 -- the head of `all`. A brought offset above the stored one counts as an ack; one below only moves the start, not
 -- before the first stretch in a group; one above the head is answered as it is: the page will find it foreign.
-
--- Whether an id can have been given out by a stream whose head this is: neither part is higher.
-local function is_given(id, head)
-  local ms, n = split(id)
-  local head_ms, head_n = split(head)
-  return ms <= head_ms and n <= head_n
-end
-
--- Whether an offset of an earlier epoch still means something: its entry is there, or is known to have been.
-local function is_there(stream, at, floor)
-  if at == '0-0' or not is_above(at, floor) then return true end
-  if #redis.call('XRANGE', key(stream.tag, 's', stream.stream), at, at) == 1 then return true end
-  local _, n = split(at)
-  return redis.call('HEXISTS', key(stream.tag, 'z', stream.stream), string.format('%.0f', n)) == 1
-end
-
--- Where the stream begins for a device without progress, the earliest id it may ever be asked from, and, for a
--- group that the user has left, where the membership ended; nothing for a group that the user never was in.
-local function bounds_for(arg, stream, head, floor)
-  local group = string.match(stream.stream, '^group:(.*)$')
-  if not group then return stream.stream == 'all' and head or floor, '0-0' end
-  local record = redis.call('HGET', key(stream.tag, 'g', group), arg.user)
-  if not record then return nil end
-  local joined, left = string.match(record, '([^|;,]+),([^,;]*)$')
-  return joined, string.match(record, '|([^,]+),'), left ~= '' and left or nil
-end
 
 -- The row to answer for a stream, nil for none, and the value to store for it (nil when it stands already).
 local function row_for(arg, stream, stored)
@@ -49,11 +24,7 @@ local function row_for(arg, stream, stored)
   -- A head that fell behind the point of joining was deleted; what comes now is above it all the same.
   if is_above(begin, head) then begin = head end
 
-  local foreign = false
-  local at, epoch = string.match(stored or '', '^(%S+) (%S+)$')
-  if at and (not is_given(at, head) or (epoch ~= arg.epoch and not is_there(stream, at, floor))) then
-    foreign, at = at, nil
-  end
+  local at, foreign = stored_offset(arg, stream, stored, head, floor)
   local offset = at or begin
   local start, brought = offset, stream.brought
   if brought ~= '' and arg.is_foreign then
@@ -81,6 +52,8 @@ local function open(_, args)
 
   local devices_key, list_key = key(arg.tag, 'd', arg.user), key(arg.tag, 'u', arg.user)
   local offsets_key = key(arg.tag, 'o', arg.user .. '/' .. arg.device)
+  local known = redis.call('HGET', devices_key, arg.device)
+  if not known and redis.call('HLEN', devices_key) >= arg.devices_max then return {'too_many_devices'} end
   local stored = {}
   local fields = redis.call('HGETALL', offsets_key)
   for i = 1, #fields, 2 do stored[fields[i]] = fields[i + 1] end
@@ -100,7 +73,6 @@ local function open(_, args)
   end
 
   local now = now_ms()
-  local known = redis.call('HGET', devices_key, arg.device)
   local is_read, device = pcall(cjson.decode, known or '')
   local first = is_read and type(device) == 'table' and device.first or now
   redis.call('HSET', devices_key, arg.device, cjson.encode({first = first, last = now, node = arg.node}))
@@ -110,4 +82,4 @@ local function open(_, args)
   return {'ok', rows}
 end
 
-redis.register_function{function_name = 'open_v2', callback = open, flags = {'allow-oom'}}
+redis.register_function{function_name = 'open_v3', callback = open, flags = {'allow-oom'}}

@@ -1,17 +1,19 @@
--- publish_v3: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
+-- publish_v4: store a batch of messages, in order, and hand each to the mailboxes on its stream's register.
 --
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, mailbox (the caller's own, '' if none), mailbox_cap (entries), key_window (s), messages: a
 --       list of lists: sender, to, tag, own, own_tag (the sender's inbox where a copy is due, else ''), mid, body,
 --       device, connection, send (the origin; 0, 0 if none), key (digest of to, sender and key, '' if none), digest
---       (of the body, '' without a key), trace}
+--       (of the body, '' without a key), trace, and 1 if a server key sends it (to any group that is there, at any
+--       rate)}; and rate (see _rate) where there is a limit
 -- Returns {'ok', msgpack list of lists: status, ms and n of the entry as the sender finds it, and of the one in the
 --         stream it was sent to}. status: ok, dup (stored before under this key), key_reused, not_member, no_group,
---         internal (nothing written), uncertain (something of it written; the same key completes it).
+--         rate_limited (ms until it may come, instead of an id), internal (nothing written), uncertain (something of it
+--         written; the same key completes it).
 -- Errors  fenced, reset, before anything is written. An error ends one message, never the batch. No allow-oom.
 
-local SENDER, TO, TAG, OWN, OWN_TAG, MID, BODY, DEVICE, CONNECTION, SEND, KEY, DIGEST, TRACE =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
+local SENDER, TO, TAG, OWN, OWN_TAG, MID, BODY, DEVICE, CONNECTION, SEND, KEY, DIGEST, TRACE, IS_SYSTEM =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14
 
 local function publish(_, args)
   local arg = cmsgpack.unpack(args[1])
@@ -20,22 +22,14 @@ local function publish(_, args)
     tags[message[TAG]] = true
     if message[OWN] ~= '' then tags[message[OWN_TAG]] = true end
   end
+  for _, tag in pairs(arg.rate and arg.rate.tags or {}) do tags[tag] = true end
   local refusal = fence(tags, arg.epoch)
   if refusal then return refusal end
 
   local now = now_ms()
   local post = new_post(arg.mailbox)
-  local states, members, known, expiring = {}, {}, {}, {}
-
-  local function bucket_key(message, number) return key(message[TAG], 'k', string.format('%.0f', number)) end
-
-  -- The time of the stream, which never goes back: after a step of the server's clock a repeat is still known.
-  local function read_key(message)
-    local name = message[KEY]
-    message.bucket = math.floor(math.max(now, states[message[TO]].ms) / 1000 / arg.key_window)
-    known[name] = known[name] or redis.call('HGET', bucket_key(message, message.bucket), name)
-      or redis.call('HGET', bucket_key(message, message.bucket - 1), name) or nil
-  end
+  local states, members, known = {}, {}, new_known(arg.key_window, now)
+  local buckets = arg.rate and new_buckets(arg.rate, now)
 
   local function read(message)
     local to, own = message[TO], message[OWN]
@@ -45,20 +39,17 @@ local function publish(_, args)
     elseif string.sub(to, 1, 6) == 'group:' then
       local place = to .. '/' .. message[SENDER]
       local group_key = key(message[TAG], 'g', string.sub(to, 7))
-      members[place] = members[place] or redis.call('HGET', group_key, message[SENDER])
-      if not is_member(members[place]) then
-        message.refusal = redis.call('EXISTS', group_key) == 1 and 'not_member' or 'no_group'
+      members[place] = members[place] or redis.call('HMGET', group_key, message[SENDER], '/access')
+      local record, access = members[place][1], members[place][2]
+      if access == 'deleted' then
+        message.refusal = 'no_group'
+      elseif message[IS_SYSTEM] or not is_member(record) then
+        local is_there = access or redis.call('EXISTS', group_key) == 1
+        message.refusal = not is_there and 'no_group' or not message[IS_SYSTEM] and 'not_member' or nil
       end
     end
-    if message[KEY] ~= '' then read_key(message) end
-  end
-
-  local function remember(message, id, copy_id)
-    local name = bucket_key(message, message.bucket)
-    known[message[KEY]] = id .. ' ' .. message[DIGEST] .. ' ' .. copy_id
-    redis.call('HSET', name, message[KEY], known[message[KEY]])
-    if not expiring[name] then redis.call('EXPIRE', name, 2 * arg.key_window + 60) end
-    expiring[name] = true
+    if message[KEY] ~= '' then read_known(known, message[TAG], states[to].ms, message[KEY]) end
+    if buckets and not message[IS_SYSTEM] then bucket_of(buckets, message[SENDER]) end
   end
 
   -- Writes what is not yet written of a message: all of it, or, when an earlier attempt got as far as the
@@ -77,7 +68,10 @@ local function publish(_, args)
       fields[#fields + 1], fields[#fields + 2] = 'r', id
       is_whole, copy_id = pcall(append, own, now, fields)
     end
-    if message[KEY] ~= '' then remember(message, id, is_whole and copy_id or '') end
+    if message[KEY] ~= '' then
+      local line = id .. ' ' .. message[DIGEST] .. ' ' .. (is_whole and copy_id or '')
+      remember(known, message[TAG], message[KEY], line)
+    end
     if not is_whole then
       if is_new then deliver(post, to, nil, 0, 0, common) end
       return {'uncertain', 0, 0, 0, 0}
@@ -93,8 +87,15 @@ local function publish(_, args)
 
   local function answer(message)
     if message.refusal then return {message.refusal, 0, 0, 0, 0} end
-    if message[KEY] == '' or not known[message[KEY]] then return store(message) end
-    local id, digest, copy_id = string.match(known[message[KEY]], '^(%S+) (%S+) (%S*)$')
+    if message[KEY] == '' or not known.of[message[KEY]] then
+      if not buckets or message[IS_SYSTEM] then return store(message) end
+      local wait = wait_ms(buckets, message[SENDER])
+      if wait > 0 then return {'rate_limited', wait, 0, 0, 0} end
+      local result = store(message)
+      take_token(buckets, message[SENDER])
+      return result
+    end
+    local id, digest, copy_id = string.match(known.of[message[KEY]], '^(%S+) (%S+) (%S*)$')
     if digest ~= message[DIGEST] then return {'key_reused', 0, 0, 0, 0} end
     if message[OWN] ~= '' and copy_id == '' then return store(message, id) end
     local ms, n = split(message[OWN] == '' and id or copy_id)
@@ -111,8 +112,9 @@ local function publish(_, args)
     if is_done then is_done, result = pcall(answer, message) end
     results[i] = is_done and result or {(to.n ~= n or own.n ~= own_n) and 'uncertain' or 'internal', 0, 0, 0, 0}
   end
+  if buckets then keep_buckets(buckets) end
   hand_over(post, arg.mailbox_cap)
   return {'ok', cmsgpack.pack(results)}
 end
 
-redis.register_function{function_name = 'publish_v3', callback = publish, flags = {}}
+redis.register_function{function_name = 'publish_v4', callback = publish, flags = {}}

@@ -150,7 +150,7 @@ async def test_leave_and_come_of_two_devices_with_the_calls_swapped_end_the_same
     for device in (phone, laptop):
         await device.wait("message", body="before")
 
-    swapped = proxy.hold_calls("leave_v3", until="join_v3")
+    swapped = proxy.hold_calls("leave_v4", until="join_v4")
     await phone.say(type="leave", ref="leave", group="g")
     await hits(swapped)
     assert (await join(laptop, "g"))["id"] == joined["id"]  # a member still
@@ -175,7 +175,7 @@ async def test_news_of_a_joining_before_welcome_are_not_followed_before_welcome(
     [node] = start_nodes("a")
     alice, laptop = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob", "laptop")
     await join(alice, "g")
-    opening = proxy.hold_answers("open_v2") if opened == "before" else proxy.hold_calls("open_v2")
+    opening = proxy.hold_answers("open_v3") if opened == "before" else proxy.hold_calls("open_v3")
     phone = await Phone.dial(node.url, "bob")
     await phone.say(type="hello", device="phone")
     await hits(opening)
@@ -232,7 +232,7 @@ async def test_a_send_that_is_carried_out_late_after_its_repeat_is_stored_once(
 ) -> None:
     [node] = start_nodes("a")
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
-    late = proxy.hold_calls("publish_v3", cut=True)
+    late = proxy.hold_calls("publish_v4", cut=True)
     answer = await alice.send("user:bob", "once", key="k")
     assert (answer["code"], answer["retry"]) == ("uncertain", True)
     assert (await insist(alice, "user:bob", "once", key="k"))["duplicate"] is False

@@ -38,7 +38,7 @@ async def test_a_join_or_leave_that_is_carried_out_late_changes_nothing(
     if verb == "leave":
         await join(bob, "g")
 
-    late = proxy.hold_calls(f"{verb}_v3", cut=cut)
+    late = proxy.hold_calls(f"{verb}_v4", cut=cut)
     asked = time.monotonic()
     answer = await held(bob, "g")
     assert (answer["code"], answer["retry"]) == ("uncertain", True)

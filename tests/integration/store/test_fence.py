@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from service.core.anchors import parse_anchor
+from service.core.history import Question
 from service.core.names import ZERO, EntryId
 from service.errors import Fenced, Reset
 from service.store import Commit, FenceState, Registration, Store, StoreOptions, TrimCause
@@ -17,6 +19,9 @@ Call = Callable[[Store, str], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "publish": lambda store, mailbox: store.publish([direct("alice", "bob")], mailbox),
     "page": lambda store, _: store.page("all", ZERO, [], max_entries=1, max_bytes=1),
+    "history": lambda store, _: store.history(
+        None, Question("all", parse_anchor(None, None, None), 9), max_bytes=9, looked_max=9
+    ),
     "redact": lambda store, _: store.redact("all", EntryId(1, 1), "alice", only_sender=False),
     "trim": lambda store, _: store.trim("all", EntryId(9, 9), TrimCause()),
     "attach": lambda store, mailbox: store.attach(mailbox, [Registration("user:bob", 9)]),
@@ -25,6 +30,10 @@ CALLS: dict[str, Call] = {
     "commit": lambda store, _: store.commit([Commit("alice", "phone", {"all": EntryId(1, 1)})]),
     "join": lambda store, mailbox: store.join("bob", "g", mailbox=mailbox, origin=None),
     "leave": lambda store, mailbox: store.leave("alice", "g", mailbox=mailbox, origin=None),
+    "configure_group": lambda store, _: store.configure_group("g", is_open=False, announce=None, by="", by_key=True),
+    "delete_group": lambda store, _: store.delete_group("g", by="", by_key=True),
+    "group": lambda store, _: store.group("g", "alice"),
+    "progress": lambda store, _: store.progress("alice", "phone", limit=10),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from service.core.names import ZERO
 from service.errors import WaypostError
 from service.store import Commit, Registration, Store, TrimCause
-from tests.integration.store.kit import Admin, direct, head_of, listen, send, to_all, to_group
+from tests.integration.store.kit import Admin, direct, entries_of, head_of, listen, send, to_all, to_group
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ async def test_all_that_drains_goes_on(store: Store, admin: Admin, full: Full) -
     assert (await store.page("all", ZERO, [], max_entries=9, max_bytes=999)).entries[-1].id == ids[-1]
     await store.commit([Commit("alice", "phone", {"user:alice": own})])
     assert await reader.lease(mailbox, 1, 0, 60_000) is not None
-    assert [number for number, _ in await reader.read(mailbox, 0, block_ms=0, count=9)] == [1]
+    assert [number for number, _ in await entries_of(reader, mailbox, 0, block_ms=0, count=9)] == [1]
     other = await store.create_mailbox("n2")
     await store.attach(other, [Registration("all", 1)])
     await store.detach(mailbox, [Registration("all", 1)])

@@ -45,7 +45,10 @@ async def call(store: Store, verb: str, not_before: int, not_after: int) -> obje
         "announce": 10,
         "streams_max": 10,
         "may_create": True,
-        "may_join_closed": False,
+        "members_max": 10,
+        "may_enter": False,
+        "by": "",
+        "role": "",
         "not_before": not_before,
         "not_after": not_after,
     }
@@ -136,7 +139,7 @@ class TestHeldUp:
     async def test_it_changes_nothing_after_what_came_later(
         self, store: Store, behind: Store, proxy: Proxy, admin: Admin, verb: str
     ) -> None:
-        held = proxy.hold_calls(f"{verb}_v3")
+        held = proxy.hold_calls(f"{verb}_v4")
         with pytest.raises(Uncertain) as uncertain:
             await getattr(behind, verb)("alice", "g", mailbox="", origin=None)
         assert uncertain.value.open_for_s <= DRIFT_MS / 1000 + 0.05  # the timer may be a little early
@@ -151,7 +154,7 @@ class TestHeldUp:
     async def test_an_answer_that_is_lost_says_how_long_the_call_may_still_come(
         self, behind: Store, proxy: Proxy, verb: str
     ) -> None:
-        proxy.lose_answers(f"{verb}_v3")
+        proxy.lose_answers(f"{verb}_v4")
         with pytest.raises(Uncertain) as uncertain:
             await getattr(behind, verb)("alice", "g", mailbox="", origin=None)
         assert DRIFT_MS / 1000 < uncertain.value.open_for_s <= TIMEOUT_S + DRIFT_MS / 1000

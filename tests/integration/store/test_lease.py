@@ -5,7 +5,7 @@ import pytest
 
 from service.errors import Uncertain
 from service.store import Beat, Lease, Store, StoreOptions
-from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, LAYOUT, Admin, key_of, listen, send, to_all
+from tests.integration.store.kit import EPOCH_KEYS, FOREIGN_RUN, LAYOUT, Admin, entries_of, key_of, listen, send, to_all
 
 pytestmark = pytest.mark.anyio
 
@@ -27,10 +27,10 @@ async def test_a_lease_beats_trims_and_reports(store: Store, admin: Admin) -> No
     for _ in range(3):
         await send(store, to_all("alice"))
     reader = store.mailbox_reader()
-    read = await reader.read(mailbox, 0, block_ms=0, count=2)
+    read = await entries_of(reader, mailbox, 0, block_ms=0, count=2)
     lease = await reader.lease(mailbox, 1, read[-1][0], 60_000)
     again = await reader.lease(mailbox, 1, 0, 60_000)
-    rest = await reader.read(mailbox, read[-1][0], block_ms=0, count=9)
+    rest = await entries_of(reader, mailbox, read[-1][0], block_ms=0, count=9)
     await reader.close()
 
     assert [number for number, _ in read] == [1, 2]
@@ -47,7 +47,7 @@ async def test_a_lease_never_creates(store: Store, admin: Admin) -> None:
     reader = store.mailbox_reader()
 
     assert await reader.lease(mailbox, 1, 0, 60_000) is None
-    assert await reader.read(mailbox, 0, block_ms=0, count=9) == []
+    assert await entries_of(reader, mailbox, 0, block_ms=0, count=9) == []
     assert not admin.exists(mailbox)
     await reader.close()
 
@@ -67,9 +67,9 @@ async def test_a_lease_tells_of_the_fence_and_is_not_stopped_by_it(store: Store,
 async def test_reading_waits_for_the_first_entry_only(store: Store) -> None:
     mailbox = await listen(store, "all")
     reader = store.mailbox_reader()
-    assert await reader.read(mailbox, 0, block_ms=1, count=9) == []
+    assert await entries_of(reader, mailbox, 0, block_ms=1, count=9) == []
     await send(store, to_all("alice"))
-    [(number, entry)] = await reader.read(mailbox, 0, block_ms=60_000, count=9)
+    [(number, entry)] = await entries_of(reader, mailbox, 0, block_ms=60_000, count=9)
     await reader.close()
 
     assert number == 1
@@ -90,7 +90,7 @@ async def test_an_entry_that_cannot_be_read_counts_as_lost(store: Store, admin: 
     for fields in poison:
         admin.execute_command("XADD", mailbox, "1-*", *(part for pair in fields.items() for part in pair))
     reader = store.mailbox_reader()
-    entries = await reader.read(mailbox, 0, block_ms=0, count=99)
+    entries = await entries_of(reader, mailbox, 0, block_ms=0, count=99)
     await reader.close()
 
     assert entries == [(number, None) for number in range(1, 7)]

@@ -7,7 +7,8 @@ import pytest
 
 from migrations import __main__ as migrations
 from service.core.names import ZERO, EntryId
-from service.store import Commit, OpenedStream, Store, TrimCause
+from service.errors import WaypostError
+from service.store import Commit, OpenedStream, Store, StoreOptions, TrimCause
 from tests.integration.store.kit import EPOCH_KEYS, Admin, Server, direct, key_of, send, to_all, to_group, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -244,3 +245,25 @@ async def test_thousands_of_groups(store: Store, admin: Admin) -> None:
     assert opened["group:g1999"].offset == EntryId(1, 1)
     assert len(stored(admin, "alice")) == 2002
     assert await session(store, "alice") == opened
+
+
+@pytest.mark.parametrize("options", [StoreOptions(devices_max=2)])
+async def test_one_device_more_than_the_limit_is_refused(store: Store, admin: Admin) -> None:
+    for device in ("phone", "laptop"):
+        await store.open_session("alice", device, "n1", {}, is_foreign=False)
+    before = {name: admin.dump(name) for name in admin.scan_iter(count=1000)}
+    with pytest.raises(WaypostError, match="too_many_devices"):
+        await store.open_session("alice", "tablet", "n1", {"all": EntryId(1, 1)}, is_foreign=False)
+    assert {name: admin.dump(name) for name in admin.scan_iter(count=1000)} == before
+    # Those that are known come as before, other users too; one that is forgotten makes room.
+    await store.open_session("alice", "phone", "n1", {}, is_foreign=False)
+    await store.open_session("bob", "tablet", "n1", {}, is_foreign=False)
+    admin.hdel(key_of("d", "user:alice", "alice"), "laptop")
+    await store.open_session("alice", "tablet", "n1", {}, is_foreign=False)
+
+
+async def test_a_stored_offset_that_cannot_be_read_is_none(store: Store, admin: Admin) -> None:
+    await session(store, "alice")
+    [told] = await send(store, to_all("bob"))
+    admin.hset(key_of("o", "user:alice", "alice/phone"), "all", f"rubbish {store.epoch}")
+    assert (await session(store, "alice"))["all"].offset == told

@@ -106,6 +106,36 @@ async def test_only_members_write_to_a_group(store: Store, admin: Admin) -> None
     assert numbers_in(admin, "group:g") == [1, 2, 3]
 
 
+async def test_a_server_key_sends_to_any_group_that_is_there(store: Store, admin: Admin) -> None:
+    def by_system(key: str | None = None) -> Outgoing:
+        return to_group("office", "g", key=key, is_system=True)
+
+    [nowhere] = await store.publish([by_system()], "")
+    await store.join("alice", "g")
+    first, again, stranger = await store.publish([by_system("k"), by_system("k"), to_group("office", "g")], "")
+    assert (nowhere.code, first.code, stranger.code) == ("no_group", None, "not_member")
+    assert (again.id, again.is_duplicate) == (first.id, True)
+    assert numbers_in(admin, "group:g") == [1, 2]
+    # A group that all have left is there still.
+    await store.leave("alice", "g")
+    [left] = await store.publish([by_system()], "")
+    assert stored(left).n == 4
+
+
+async def test_nobody_sends_to_a_deleted_group(store: Store, admin: Admin) -> None:
+    await store.join("alice", "g")
+    [earlier] = await store.publish([to_group("alice", "g", key="k")], "")
+    await store.delete_group("g", by="alice", by_key=False)
+    batch = [to_group("alice", "g"), to_group("bob", "g"), to_group("office", "g", is_system=True), to_all("alice")]
+    outcomes = await store.publish([*batch, to_group("alice", "g", key="k")], "")
+    assert [outcome.code for outcome in outcomes] == ["no_group", "no_group", "no_group", None, "no_group"]
+    assert numbers_in(admin, "group:g") == [1, stored(earlier).n]
+    await store.leave("alice", "g")
+    await store.join("bob", "g")
+    again, stranger = await store.publish([to_group("bob", "g"), to_group("alice", "g")], "")
+    assert (again.code, stranger.code) == (None, "not_member")
+
+
 async def test_mailboxes_of_a_stream_get_the_entry_and_only_the_senders_node_its_origin(store: Store) -> None:
     mine = await listen(store, "user:alice", "user:bob")
     theirs = await listen(store, "user:bob", node="n2")

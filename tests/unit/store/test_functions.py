@@ -11,7 +11,7 @@ from service.store.functions import FUNCTIONS, digest, library, text
 
 FOLDER = Path(__file__).parents[3] / "service" / "store" / "lua"
 DIGESTS = json.loads((Path(__file__).parent / "function_digests.json").read_text())
-READING = {"history", "page", "ripe", "survey"}
+READING = {"group", "history", "page", "progress", "ripe", "survey"}
 REFUSED_WHEN_FULL = {"publish", "join"}
 
 
