@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from service.config import Limits, Schedule, Settings, SettingsError, known, load
+from service.config import RATES, Limits, Schedule, Settings, SettingsError, known, load
 from service.core.names import check_name
+from tests.unit.auth.issuer import certificate_pem, private_pem, public_pem
 
 
 def refusal(environ: dict[str, str]) -> list[str]:
@@ -38,10 +39,10 @@ def test_the_caller_says_what_dev_is_by_default() -> None:
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    environ = toml(tmp_path, 'port = 9000\nhost = "::1"\nping_s = 20\n[limits]\nbody_bytes = 1000\nconnections = 7\n')
-    settings = load(environ | {"WAYPOST_PORT": "9001", "WAYPOST_LIMITS_CONNECTIONS": "8"})
+    environ = toml(tmp_path, 'port = 9000\nhost = "::1"\nping_s = 20\n[limits]\nbody_bytes = 1000\nconnections = 700\n')
+    settings = load(environ | {"WAYPOST_PORT": "9001", "WAYPOST_LIMITS_CONNECTIONS": "800"})
     assert (settings.port, settings.host, settings.ping_s) == (9001, "::1", 20.0)
-    assert (settings.limits.body_bytes, settings.limits.connections) == (1000, 8)
+    assert (settings.limits.body_bytes, settings.limits.connections) == (1000, 800)
     assert settings.url == "http://[::1]:9001"
 
 
@@ -88,6 +89,29 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         ("WAYPOST_REDIS_URL", "redis://host:port/0"),
         ("WAYPOST_URL", "ws://127.0.0.1"),
         ("WAYPOST_NODE", "a/b"),
+        ("WAYPOST_JWT_SECRETS", " , "),
+        ("WAYPOST_JWT_JWKS_URL", "ftp://id.example/keys"),
+        ("WAYPOST_JWT_JWKS_URL", "file:///etc/keys"),
+        ("WAYPOST_JWT_JWKS_URL", "https:///keys"),
+        ("WAYPOST_JWT_JWKS_URL", "https://id.example:x/keys"),
+        ("WAYPOST_JWT_JWKS_URL", "https://hunter2@id.example/keys"),
+        ("WAYPOST_JWT_LEEWAY_S", "-1"),
+        ("WAYPOST_JWKS_TTL_S", "0"),
+        ("WAYPOST_JWKS_PAUSE_S", "0"),
+        ("WAYPOST_TOKEN_GRACE_S", "-1"),
+        ("WAYPOST_CHAT", "shut"),
+        ("WAYPOST_ORIGINS", "app.example"),
+        ("WAYPOST_ORIGINS", "https://app.example/"),
+        ("WAYPOST_ORIGINS", "https://app.example/path"),
+        ("WAYPOST_ORIGINS", "https://app.example?x"),
+        ("WAYPOST_ORIGINS", "https://me@app.example"),
+        ("WAYPOST_ORIGINS", "https://app.example:x"),
+        ("WAYPOST_ORIGINS", "https://app.example:0"),
+        ("WAYPOST_ORIGINS", "https://*.app.example"),
+        ("WAYPOST_ORIGINS", "https:// app.example"),
+        ("WAYPOST_ORIGINS", "https://bücher.example"),
+        ("WAYPOST_ORIGINS", "null"),
+        ("WAYPOST_LIMITS_USER_SENDS_PER_S", "-1"),
         ("WAYPOST_LIMITS_BODY_BYTES", "0"),
         ("WAYPOST_LIMITS_BODY_BYTES", "64KiB"),
         ("WAYPOST_LIMITS_CONNECTIONS", "10000000000"),
@@ -249,3 +273,121 @@ def test_a_cron_of_a_day_that_never_comes_is_refused() -> None:
 def test_a_table_of_another_shape_is_refused(tmp_path: Path, content: str) -> None:
     [line] = refusal(toml(tmp_path, content))
     assert "Expected a" in line
+
+
+# -- sign-in -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_makes_key_material(tmp_path: Path) -> None:
+    assert not load({}).has_key_material
+    assert load({"WAYPOST_JWT_SECRETS": "x"}).has_key_material
+    assert load({"WAYPOST_JWT_JWKS_URL": "https://id.example/keys"}).has_key_material
+    (tmp_path / "keys.pem").write_text(public_pem("ES256"))
+    assert load({"WAYPOST_JWT_KEYS": str(tmp_path / "keys.pem")}).has_key_material
+
+
+def test_secrets_are_a_list_with_commas() -> None:
+    assert load({"WAYPOST_JWT_SECRETS": " one ,two,, "}).secrets == ("one", "two")
+    assert load({}).secrets == ()
+
+
+@pytest.mark.parametrize(
+    "wrong", [public_pem("RS256"), private_pem("ES256"), certificate_pem("ES256"), '{"kty":"oct"}']
+)
+def test_a_key_is_no_secret(wrong: str) -> None:
+    [line] = refusal({"WAYPOST_JWT_SECRETS": f"good,{wrong}"})
+    assert line == (
+        "WAYPOST_JWT_SECRETS: Expected a secret in place 2, not a key or a certificate (those go into WAYPOST_JWT_KEYS)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pem", "problem"),
+    [
+        ("", "no public key in PEM (-----BEGIN PUBLIC KEY-----)"),
+        ("hello", "no public key in PEM (-----BEGIN PUBLIC KEY-----)"),
+        (public_pem("RSA1024"), "block 1 is an RSA key of 1024 bits; expected at least 2048"),
+        (public_pem("ES256") + public_pem("P384"), "block 2 is a key on the curve secp384r1; expected P-256"),
+        (public_pem("Ed448"), "block 1 is a key of a kind that is not taken; expected RSA, P-256 or Ed25519"),
+        (public_pem("DSA"), "block 1 is a key of a kind that is not taken; expected RSA, P-256 or Ed25519"),
+        (private_pem("EdDSA"), "block 1 is a private key; give public ones only, and make that one anew"),
+        (public_pem("ES256").replace("PUBLIC", "PGP"), "block 1 is neither a public key nor a certificate"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "block 1 cannot be read"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "block 1 cannot be read"),
+        (public_pem("EdDSA") * 101, "more than 100 keys"),
+        ("x" * 1_048_577, "larger than 1048576 bytes"),
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_used(tmp_path: Path, pem: str, problem: str) -> None:
+    path = tmp_path / "keys.pem"
+    path.write_text(pem)
+    assert refusal({"WAYPOST_JWT_KEYS": str(path)}) == [f"WAYPOST_JWT_KEYS: {path}: {problem}"]
+
+
+def test_a_file_of_keys_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.pem"
+    assert refusal({"WAYPOST_JWT_KEYS": str(path)}) == [
+        f"WAYPOST_JWT_KEYS: cannot read {path}: No such file or directory"
+    ]
+    assert refusal({"WAYPOST_JWT_KEYS": str(tmp_path)}) == [f"WAYPOST_JWT_KEYS: cannot read {tmp_path}: Is a directory"]
+
+
+def test_all_that_is_wrong_with_sign_in_is_said_at_once_without_secrets() -> None:
+    lines = refusal(
+        {
+            "WAYPOST_PORT": "x",
+            "WAYPOST_JWT_SECRETS": "hunter2,ssh-rsa AAAAhunter2",
+            "WAYPOST_JWT_KEYS": "/nowhere/keys.pem",
+            "WAYPOST_JWT_JWKS_URL": "https://me:hunter2@id.example",
+            "WAYPOST_ORIGINS": "https://good.example, hunter2",
+        }
+    )
+    names = ["PORT", "JWT_SECRETS", "JWT_KEYS", "JWT_JWKS_URL", "ORIGINS"]
+    assert [line.split(": ")[0] for line in lines] == [f"WAYPOST_{name}" for name in names]
+    assert lines[-1].endswith("in place 2")
+    assert "hunter2" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("environ", "mode"),
+    [
+        ({}, "token"),
+        ({"WAYPOST_DEV": "1"}, "open"),
+        ({"WAYPOST_DEV": "1", "WAYPOST_CHAT": "token"}, "token"),
+        ({"WAYPOST_DEV": "1", "WAYPOST_CHAT": "off"}, "off"),
+        ({"WAYPOST_CHAT": "open"}, "open"),
+    ],
+)
+def test_who_comes_to_chat(environ: dict[str, str], mode: str) -> None:
+    assert load(environ).chat_mode == mode
+
+
+def test_origins_are_spelt_as_browsers_spell_them() -> None:
+    given = "https://App.example , http://127.0.0.1:8080,https://a.example:443,http://b.example:80,http://[::1]:3000,*"
+    assert load({"WAYPOST_ORIGINS": given}).origin_list == (
+        "https://app.example",
+        "http://127.0.0.1:8080",
+        "https://a.example",
+        "http://b.example",
+        "http://[::1]:3000",
+        "*",
+    )
+    assert load({}).origin_list == ()
+
+
+def test_rates_are_off_in_dev_mode_unless_they_are_set(tmp_path: Path) -> None:
+    assert set(RATES) == {
+        "user_sends_per_s",
+        "connection_sends_per_s",
+        "user_joins_per_s",
+        "user_histories_per_s",
+        "user_requests_per_s",
+    }
+    limits = load({"WAYPOST_DEV": "1", "WAYPOST_LIMITS_USER_JOINS_PER_S": "7"}).limits
+    assert {rate: getattr(limits, rate) for rate in RATES} == dict.fromkeys(RATES, 0.0) | {"user_joins_per_s": 7.0}
+    assert limits.user_sends_burst == Limits().user_sends_burst
+    in_file = toml(tmp_path, "dev = true\n[limits]\nuser_sends_per_s = 3\n")
+    assert load(in_file).limits.user_sends_per_s == 3
+    assert load(in_file).limits.user_requests_per_s == 0
+    assert load({}).limits == Limits()
+    assert load({}, dev_default=True).limits.user_sends_per_s == 0

@@ -1,0 +1,8 @@
+"""Who somebody is, and what they may do: `SignIn` turns what is shown into a `Principal`, `may` decides by it."""
+
+from service.auth.permissions import Action, may, may_act_for
+from service.auth.principal import Principal
+from service.auth.sign_in import Credentials, SignIn
+from service.auth.visitor import check_origin, credentials_of
+
+__all__ = ["Action", "Credentials", "Principal", "SignIn", "check_origin", "credentials_of", "may", "may_act_for"]

@@ -1,0 +1,78 @@
+"""Where a request or an upgrade comes from: what it shows, whether it is of this machine, and whether its page may.
+
+Browsers let any page open a WebSocket to any host, and send it what they hold for that host: the `Origin` header, which
+a page cannot choose, is what tells the pages of one's own from those of strangers.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from service.auth.sign_in import Credentials
+from service.config import Settings
+from service.config.settings import ANY_ORIGIN
+from service.errors import WaypostError
+
+# Said by proxies: what comes through one is not of this machine, whatever the address.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "via")
+
+
+def credentials_of(visit: HTTPConnection) -> Credentials:
+    """What came with it. Raises `unauthorised` for a query that says one thing twice."""
+    query = visit.query_params
+    for name in ("token", "user"):
+        if len(query.getlist(name)) > 1:
+            raise WaypostError("unauthorised", f"{name} is given twice")
+    return Credentials(
+        visit.headers.get("authorization"), query.get("token"), query.get("user"), is_local=_is_local(visit)
+    )
+
+
+def check_origin(visit: HTTPConnection, settings: Settings) -> None:
+    """Raises `forbidden` for a page of an origin that is neither our own nor one of the setting `origins`.
+
+    What comes without `Origin` is from no page. In dev mode pages of this machine may, whatever their port; and a name
+    that is none of this machine's is not our own there: it can be made to lead here, and nobody is asked for a token.
+    """
+    origin = visit.headers.get("origin")
+    if origin is None:
+        return
+    if ANY_ORIGIN in settings.origin_list or origin.lower() in settings.origin_list:
+        return
+    netloc = origin.lower().partition("://")[2]  # of whatever scheme: a proxy before us may end TLS
+    is_own = netloc == visit.headers.get("host", "").lower() != ""
+    if settings.dev:
+        page = _host_of(netloc)
+        is_own = _is_loopback(page) or (is_own and _is_address(page))
+    if not is_own:
+        raise WaypostError("forbidden", f"pages of {origin[:200]} may not: see the setting origins")
+
+
+def _is_local(visit: HTTPConnection) -> bool:
+    """Whether it was sent on this machine, to this machine by name."""
+    if visit.client is None or any(name in visit.headers for name in _FORWARDED):
+        return False
+    return _is_loopback(visit.client.host) and _is_loopback(_host_of(visit.headers.get("host", "")))
+
+
+def _host_of(netloc: str) -> str:
+    """The host of `host:port`, without the brackets of an IPv6 address; "" when it cannot be read."""
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
