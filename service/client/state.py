@@ -151,8 +151,8 @@ class State:
     def _take(self, frame: Frame, now: float) -> None:
         if isinstance(frame, frames.Error):
             self._take_error(frame, now)
-        elif isinstance(frame, frames.Pong | frames.History):
-            pass  # that anything came is all there is to know; nothing here asks for history
+        elif isinstance(frame, frames.Pong | frames.History | frames.Authorised):
+            pass  # that anything came is all there is to know; nothing here asks for more
         elif self.life is not Life.OPEN:
             self._take_welcome(frame, now)
         elif isinstance(frame, frames.Gap):
@@ -191,8 +191,8 @@ class State:
         self._ping_s, self._ping_at = welcome.ping, now + welcome.ping
         usual = Bounds()
         self._bounds = Bounds(
-            welcome.limits.get("unanswered_sends", usual.operations),
-            welcome.limits.get("frame_bytes", usual.frame_bytes),
+            int(welcome.limits.get("unanswered_sends", usual.operations)),
+            int(welcome.limits.get("frame_bytes", usual.frame_bytes)),
         )
         self._positions.opened(welcome.epoch, self._starts.items())
         self._was_told_down = False

@@ -9,7 +9,10 @@ from service.core.names import EntryId
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a session refuses beyond; told to the client in `welcome`. Reasons stand in `service/config.py`."""
+    """What a session refuses beyond; told to the client in `welcome`. Reasons stand in `service/config.py`.
+
+    `connection_sends_per_s` and `_burst` are the connection's (0: no limit); the session only tells them.
+    """
 
     body_bytes: int
     body_depth: int
@@ -18,6 +21,8 @@ class Limits(msgspec.Struct, frozen=True):
     unanswered_sends: int
     unanswered_bytes: int
     welcome_streams: int
+    connection_sends_per_s: float = 0
+    connection_sends_burst: int = 0
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -60,6 +65,13 @@ class LookBack(msgspec.Struct, frozen=True):
     ref: Ref
 
 
+class Renew(msgspec.Struct, frozen=True):
+    """Look at a fresh token; answer with `renewed` or `not_answered`."""
+
+    token: str
+    ref: Ref
+
+
 class Close(msgspec.Struct, frozen=True):
     """End the connection with this WebSocket close code, after what has been written."""
 
@@ -67,7 +79,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Command = Open | Publish | ChangeMembership | Commit | LookBack | Close
+Command = Open | Publish | ChangeMembership | Commit | LookBack | Renew | Close
 
 
 # -- what the store answered, as a session needs it -------------------------------------------------------------------

@@ -17,6 +17,7 @@ from service.errors import ERRORS, WaypostError
 
 KEY_LENGTH_MAX = 64  # characters; keys are clients' UUIDs or counters, kept for hours
 REF_LENGTH_MAX = 64  # characters; echoed as it is
+DEVICE_DEFAULT = "default"  # of a client that names none, and whose token names none
 HISTORY_LIMIT_DEFAULT = 50  # messages of one answer, where the client does not say: a screen or two
 
 Ref = int | Annotated[str, msgspec.Meta(max_length=REF_LENGTH_MAX)] | None
@@ -29,7 +30,7 @@ Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_LENGTH_MAX)]
 class Hello(msgspec.Struct, tag="hello", frozen=True):
     """First frame. `epoch` is that of `offsets` (None: the current one); `more`: frames of type `offsets` follow."""
 
-    device: str = "default"
+    device: str | None = None
     offsets: dict[str, str] = {}
     token: str | None = None
     epoch: str | None = None
@@ -90,14 +91,21 @@ class AskHistory(msgspec.Struct, tag="history", frozen=True):
     ref: Ref = None
 
 
+class Auth(msgspec.Struct, tag="auth", frozen=True):
+    """A fresh token of the same user, before the one that the connection signed in with has expired."""
+
+    token: str
+    ref: Ref = None
+
+
 class Ping(msgspec.Struct, tag="ping", frozen=True):
     """Answered with `pong`."""
 
     ref: Ref = None
 
 
-ClientFrame = Hello | Offsets | Send | Join | Leave | Ack | AskHistory | Ping
-CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = (Hello, Offsets, Send, Join, Leave, Ack, AskHistory, Ping)
+ClientFrame = Hello | Offsets | Send | Join | Leave | Ack | AskHistory | Auth | Ping
+CLIENT_FRAMES: tuple[type[msgspec.Struct], ...] = (Hello, Offsets, Send, Join, Leave, Ack, AskHistory, Auth, Ping)
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -228,16 +236,19 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True, omit_defaults=True):
-    """The answer to `hello`. `ping` in seconds; `more`: frames of type `streams` follow."""
+    """The answer to `hello`. `more`: frames of type `streams` follow. `ping` and `expires_in` are in seconds; without
+    the latter the sign-in does not expire.
+    """
 
     user: str
     device: str
     node: str
     epoch: str
     ping: float
-    limits: dict[str, int]
+    limits: dict[str, int | float]
     streams: dict[str, StreamState]
     more: bool = False
+    expires_in: float | None = None
 
 
 class Streams(msgspec.Struct, tag="streams", frozen=True, omit_defaults=True):
@@ -351,6 +362,14 @@ class Acked(msgspec.Struct, tag="acked", frozen=True, omit_defaults=True):
     ref: Ref = None
 
 
+class Authorised(msgspec.Struct, tag="authorised", frozen=True, omit_defaults=True):
+    """The answer to `auth`: the token was taken. Without `expires_in` (seconds) it does not expire."""
+
+    user: str
+    expires_in: float | None = None
+    ref: Ref = None
+
+
 class Pong(msgspec.Struct, tag="pong", frozen=True, omit_defaults=True):
     """The answer to `ping`."""
 
@@ -368,7 +387,20 @@ class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):
 
 
 ServerFrame = (
-    Welcome | Streams | Message | Joined | Left | Redacted | Gap | Live | Sent | History | Acked | Pong | Error
+    Welcome
+    | Streams
+    | Message
+    | Joined
+    | Left
+    | Redacted
+    | Gap
+    | Live
+    | Sent
+    | History
+    | Acked
+    | Authorised
+    | Pong
+    | Error
 )
 
 _encoder = msgspec.json.Encoder()

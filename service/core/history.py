@@ -107,6 +107,12 @@ def ask(stream: str, user: str, anchor: Anchor, limit: int, partner: str | None 
     return Question(stream, anchor, limit, partner or "")
 
 
+def owner_of(stream: str) -> str:
+    """As whom a stream is seen whole: an inbox as its owner, "" for others. Raises `bad_stream`, `bad_name`."""
+    kind, name = parse_stream(stream)
+    return name if kind == "user" else ""
+
+
 def _check_stream(stream: str, user: str) -> None:
     """Raises `bad_stream`, `bad_name`, and `not_allowed` for another user's inbox."""
     if not may_be_read(stream, user):

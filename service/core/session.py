@@ -2,22 +2,34 @@
 
 The life of a connection is the table `LIFE`. A shell (see `service/node/connection.py`) feeds what arrives
 (`receive`), tells what became of commands (`opened`, `answered`, `joined` …), and after each asks with `flush` for
-what is to be written and done. What one connection sends takes effect in the order it was sent: sends go out as they
-come, and a join or leave waits for the sends before it, and holds back everything after it, until it is answered.
+what is to be written and done. In which order what it sends goes out is `service/core/pending.py`.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
+from typing import Literal
 
 import msgspec
 
 from service.core import commands, frames, history
-from service.core.commands import ChangeMembership, Close, Command, Commit, Limits, Open, Publish, Started, Stored
+from service.core.bodies import check_body
+from service.core.commands import (
+    ChangeMembership,
+    Close,
+    Command,
+    Commit,
+    Limits,
+    Open,
+    Publish,
+    Renew,
+    Started,
+    Stored,
+)
 from service.core.entries import Durability
 from service.core.frames import ClientFrame, Malformed, Ref, ServerFrame
-from service.core.names import ALL, ZERO, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
-from service.core.pending import Answer, Pending, size_of
+from service.core.names import ZERO, EntryId, check_name, group_stream, had, parse_id, parse_stream, user_stream
+from service.core.pending import Answer, Pending, Unanswered, size_of
+from service.core.welcome import Greeting, welcome
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 
 GREETINGS = (frames.Hello, frames.Offsets)
@@ -48,7 +60,7 @@ LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
     **{
         (life, kind): life
         for life in (Life.OPENING, Life.OPEN)  # what comes before `welcome` waits for it
-        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack, frames.AskHistory)
+        for kind in (frames.Send, frames.Join, frames.Leave, frames.Ack, frames.AskHistory, frames.Auth)
     },
     (Life.OPEN, frames.Ping): Life.OPEN,
 }
@@ -57,19 +69,22 @@ LIFE: dict[tuple[Life, type[msgspec.Struct]], Life] = {
 class Session:
     """One connection of `user`.
 
-    `passed` tells up to where a stream has passed this connection (None: it is not followed); `is_live` whether new
-    entries of a stream are pushed to it. `tells_absence`: whether the client may learn that a group does not exist.
+    `permits` tells whether its sign-in allows to send to a stream, or to join a group; `only_device` is the one device
+    that it may be, None: any. `passed` tells up to where a stream has passed this connection (None: it is not
+    followed); `is_live` whether new entries of a stream are pushed to it. `tells_absence`: whether the client may learn
+    that a group does not exist.
     """
 
     def __init__(
         self,
         *,
         user: str,
-        may_broadcast: bool,
+        permits: Callable[[Literal["send", "join"], str], bool],
         limits: Limits,
         passed: Callable[[str], EntryId | None],
         is_live: Callable[[str], bool],
         tells_absence: bool = False,
+        only_device: str | None = None,
     ) -> None:
         self.user = user
         self._inbox = user_stream(user)
@@ -77,7 +92,8 @@ class Session:
         self.life = Life.NEW
         self.streams: dict[str, EntryId] = {}  # followed streams → the offset stored for the device
         self.ended: dict[str, EntryId] = {}  # streams no longer followed → up to where they passed: acks still come
-        self._may_broadcast = may_broadcast
+        self._permits = permits
+        self._only_device = only_device
         self._limits = limits
         self._passed = passed
         self._is_live = is_live
@@ -85,14 +101,8 @@ class Session:
         self._offsets: dict[str, EntryId] = {}
         self._epoch: str | None = None
         self._early: list[ClientFrame] = []  # frames that came before `welcome`
-        self._numbers = 0
-        self._pending: dict[int, Pending] = {}
-        self._waiting: deque[int] = deque()  # numbers held back by a change of membership
-        self._changing = 0  # the number of the change of membership under way, 0 when there is none
-        self._unstored = 0  # sends handed out that the call has not answered
-        self._uncommitted = 0  # acks whose answer waits for the store
-        self._looking_back = 0  # questions after history without an answer
-        self._bytes = 0
+        self._asked = Unanswered()
+        self._others = 0  # acks, questions after history and tokens without an answer
         self._catching_up: set[str] = set()  # streams of `welcome` that are not caught up
         self._was_live = False
         self._fallen: set[str] = set()  # streams that fell behind after `live`
@@ -123,7 +133,7 @@ class Session:
                 self._collect(frame)
             elif self.life is Life.OPENING:
                 self._early.append(frame)
-                self._bytes += size_of(frame)
+                self._asked.bytes += size_of(frame)
             else:
                 self._act(frame)
         except WaypostError as problem:
@@ -134,7 +144,7 @@ class Session:
         for stream in offsets:
             parse_stream(stream)
         if isinstance(frame, frames.Hello):
-            self.device = check_name(frame.device)
+            self.device = self._device_of(frame)
             self._epoch = frame.epoch
             self._offsets = {}
         if len(self._offsets) + len(offsets) > 2 * self._limits.streams_per_user + 2:
@@ -147,30 +157,39 @@ class Session:
         self._commands.append(Open(self.device, self._offsets, self._epoch))
         self._offsets = {}
 
+    def _device_of(self, frame: frames.Hello) -> str:
+        if self._only_device is None:
+            return check_name(frames.DEVICE_DEFAULT if frame.device is None else frame.device)
+        if frame.device not in (None, self._only_device):
+            raise WaypostError("forbidden", "the token is for another device")
+        return self._only_device
+
     def _act(self, frame: ClientFrame) -> None:
         if isinstance(frame, frames.Send):
             self._send(frame)
         elif isinstance(frame, frames.Join | frames.Leave):
             check_name(frame.group)
-            command = ChangeMembership(self._number(), frame.group, isinstance(frame, frames.Join))
-            self._admit(Pending(frame.ref, command, len(frame.group), group_stream(frame.group)))
+            stream = group_stream(frame.group)
+            if not self._permits("join", stream):
+                raise WaypostError("not_allowed", "joining and leaving groups is not allowed with this sign-in")
+            command = ChangeMembership(self._asked.number(), frame.group, isinstance(frame, frames.Join))
+            self._admit(Pending(frame.ref, command, len(frame.group), stream))
         elif isinstance(frame, frames.Ack):
             self._acknowledge(frame)
         elif isinstance(frame, frames.AskHistory):
             self._commands.append(commands.LookBack(history.asked(frame, self.user), frame.ref))
-            self._looking_back += 1
+            self._others += 1
+        elif isinstance(frame, frames.Auth):
+            self._commands.append(Renew(frame.token, frame.ref))
+            self._others += 1
 
     def _send(self, frame: frames.Send) -> None:
         kind, _ = parse_stream(frame.to)
-        body = frames.one_line(bytes(frame.body))
-        if len(body) > self._limits.body_bytes:
-            raise WaypostError("body_too_large", f"{len(body)} bytes; the limit is {self._limits.body_bytes}")
-        deepest = self._limits.body_depth
-        if body.count(b"[") + body.count(b"{") > deepest and frames.depth(body) > deepest:
-            raise WaypostError("bad_request", f"the body nests deeper than {deepest}")
-        if kind == ALL and not self._may_broadcast:
-            raise WaypostError("not_allowed", "sending to all needs the claim `broadcast`")
-        command = Publish(self._number(), frame.to, body, frame.key)
+        body = check_body(bytes(frame.body), self._limits)
+        if not self._permits("send", frame.to):
+            needed = "sending to all needs the claim `broadcast`" if kind == "all" else "this sign-in may not send"
+            raise WaypostError("not_allowed", needed)
+        command = Publish(self._asked.number(), frame.to, body, frame.key)
         # One finds a direct message in the own inbox; the numbers of another person's are shown to nobody.
         seen_in = self._inbox if kind == "user" else frame.to
         self._admit(Pending(frame.ref, command, len(body), seen_in))
@@ -186,81 +205,36 @@ class Session:
         forward = {stream: offset for stream, offset in offsets.items() if offset > self.streams.get(stream, ZERO)}
         self.streams.update({stream: offset for stream, offset in forward.items() if stream in self.streams})
         if frame.ref is not None:
-            self._uncommitted += 1
+            self._others += 1
         if forward or frame.ref is not None:
             self._commands.append(Commit(forward, frame.ref, frame.ref is not None))
 
-    # -- the order of what one connection sends -----------------------------------------------------------------------
-
-    def _number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
     def _admit(self, pending: Pending) -> None:
-        self._pending[pending.command.number] = pending
-        self._bytes += pending.size
-        self._waiting.append(pending.command.number)
-        self._advance()
-
-    def _advance(self) -> None:
-        """Hands out what may go now, in order."""
-        while self._waiting and not self._changing:
-            command = self._pending[self._waiting[0]].command
-            if isinstance(command, ChangeMembership):
-                if self._unstored:
-                    return
-                self._changing = command.number
-            else:
-                self._unstored += 1
-            self._waiting.popleft()
-            self._commands.append(command)
-
-    def _settle(self, number: int) -> Pending | None:
-        """The call for `number` has been answered: what was held back by it may go."""
-        pending = self._pending.get(number)
-        if pending is None or pending.answer is not None:
-            return None
-        if isinstance(pending.command, ChangeMembership):
-            self._changing = 0
-        else:
-            self._unstored -= 1
-        return pending
-
-    def _forget(self, number: int) -> None:
-        pending = self._pending.pop(number)
-        self._bytes -= pending.size
+        self._asked.admit(pending)
+        self._commands += self._asked.advance()
 
     @property
     def is_congested(self) -> bool:
         """Whether so much is unanswered that the socket should not be read."""
-        unanswered = len(self._pending) + len(self._early) + self._uncommitted + self._looking_back
-        return unanswered >= self._limits.unanswered_sends or self._bytes >= self._limits.unanswered_bytes
+        unanswered = len(self._asked.pending) + len(self._early) + self._others
+        return unanswered >= self._limits.unanswered_sends or self._asked.bytes >= self._limits.unanswered_bytes
 
     # -- in: what became of commands ----------------------------------------------------------------------------------
 
-    def opened(self, node: str, epoch: str, ping: float, streams: Mapping[str, Started]) -> None:
-        """The store opened the session: `welcome`, and whatever the client sent since `hello`."""
+    def opened(
+        self, node: str, epoch: str, ping: float, streams: Mapping[str, Started], *, expires_in: float | None = None
+    ) -> None:
+        """The store opened the session: `welcome`, and whatever the client sent since `hello`.
+
+        `ping` and `expires_in` (the sign-in; None: never) are in seconds.
+        """
         self.life = Life.OPEN
         self.streams = {stream: started.stored for stream, started in streams.items()}
         self._catching_up = set(streams)
-        listed = [
-            (
-                stream,
-                frames.StreamState(
-                    str(started.start), str(started.head), str(started.floor), max(0, started.head.n - started.start.n)
-                ),
-            )
-            for stream, started in streams.items()
-        ]
-        most = self._limits.welcome_streams
-        parts = [dict(listed[at : at + most]) for at in range(0, len(listed), most)] or [{}]
-        limits: dict[str, int] = msgspec.structs.asdict(self._limits)
-        self._frames.append(
-            frames.Welcome(self.user, self.device, node, epoch, ping, limits, parts[0], more=len(parts) > 1)
-        )
-        self._frames += [frames.Streams(part, more=part is not parts[-1]) for part in parts[1:]]
+        greeting = Greeting(self.user, self.device, node, epoch, ping, expires_in)
+        self._frames += welcome(greeting, streams, self._limits)
         early, self._early = self._early, []
-        self._bytes -= sum(size_of(frame) for frame in early)
+        self._asked.bytes -= sum(size_of(frame) for frame in early)
         self.receive(early)
 
     def not_opened(self, problem: WaypostError) -> None:
@@ -271,71 +245,71 @@ class Session:
 
     def mid_of(self, number: int, made: str) -> str:
         """The message id of a send: its key where one was given, else `made`. Remembered for `sent`."""
-        pending = self._pending[number]
+        pending = self._asked.pending[number]
         assert isinstance(pending.command, Publish)
         pending.mid = pending.command.key or made
         return pending.mid
 
     def answered(self, number: int, stored: Stored) -> None:
         """The call stored a message. On a live stream the reader says `sent`, in its place among the pushes."""
-        pending = self._settle(number)
+        pending = self._asked.settle(number)
         if pending is not None:  # else the reader was faster
             wait = stored.is_coming and self._is_to_come(stored.stream, stored.id)
             answer = self._sent(pending, stored.stream, stored.id, stored.durability, is_duplicate=stored.is_duplicate)
             self._answer(pending, answer, wait=wait)
-        self._advance()
+        self._commands += self._asked.advance()
 
     def failed(self, number: int, problem: WaypostError) -> None:
         """The call refused or failed. When the store was out of reach, what waited behind it fails too."""
-        pending = self._settle(number)
+        pending = self._asked.settle(number)
         if pending is None:
             return
-        self._forget(number)
+        self._asked.forget(number)
         if problem.code == "no_group" and not self._tells_absence:
             problem = WaypostError("not_member")
         if problem.code == "uncertain":  # joining and leaving are harmless twice; a send is when it has a key
             is_harmless = isinstance(pending.command, ChangeMembership) or pending.command.key is not None
             problem = WaypostError("uncertain", retry=is_harmless)
+        if ERRORS[problem.code].close is not None:  # `rate_limited`
+            self._conclude(problem, pending.ref)
+            return
         self._frames.append(frames.error_frame(problem, pending.ref))
         if problem.code in CALL_FAILURES:
-            waiting, self._waiting = self._waiting, deque()
-            for later in waiting:
-                unavailable = WaypostError("unavailable", "what was sent before it failed")
-                self._frames.append(frames.error_frame(unavailable, self._pending[later].ref))
-                self._forget(later)
-        self._advance()
+            unavailable = WaypostError("unavailable", "what was sent before it failed")
+            self._frames += [frames.error_frame(unavailable, later.ref) for later in self._asked.give_up_waiting()]
+        self._commands += self._asked.advance()
 
     def joined(self, number: int, group: str, entry: EntryId) -> None:
         """The user is a member of `group` since `entry`. Numbers count anew from the answer: it waits until all that is
         still to come of an earlier membership has passed.
         """
-        pending = self._settle(number)
+        pending = self._asked.settle(number)
         if pending is not None:
             passed = self._passed(pending.stream)
             answer = frames.Joined(pending.stream, str(entry), self.user, group, pending.ref)
             self._answer(pending, answer, wait=passed is not None and passed < entry)
-        self._advance()
+        self._commands += self._asked.advance()
 
     def left(self, number: int, entry: EntryId, *, is_coming: bool) -> None:
         """The user is no longer a member, up to `entry`; `is_coming`: the own `left` entry comes through the
         mailbox.
         """
-        pending = self._settle(number)
+        pending = self._asked.settle(number)
         if pending is not None:
             wait = is_coming and self._is_to_come(pending.stream, entry)
             # A client must not hear that it left, and then of the joining before that.
             wait = wait or self.due(pending.stream) is not None
             self._answer(pending, self._left(pending, entry), wait=wait)
-        self._advance()
+        self._commands += self._asked.advance()
 
     def committed(self, ref: Ref) -> None:
         """The offsets of an `ack` are stored."""
-        self._uncommitted -= 1
+        self._others -= 1
         self._frames.append(frames.Acked(ref))
 
     def not_committed(self, ref: Ref, problem: WaypostError) -> None:
         """The offsets of an `ack` could not be stored yet (the node goes on trying). Storing them twice is harmless."""
-        self._uncommitted -= 1
+        self._others -= 1
         if problem.code == "uncertain":
             problem = WaypostError("uncertain", retry=True)
         self._frames.append(frames.error_frame(problem, ref))
@@ -348,7 +322,7 @@ class Session:
         Used where the answer says more than the entry does (`replicated`). The shell then keeps everything back that is
         written to the connection, and calls `own_entry` once `is_held` says no: `sent` keeps its place.
         """
-        pending = self._pending.get(number)
+        pending = self._asked.pending.get(number)
         if pending is None or pending.answer is not None or not isinstance(pending.command, Publish):
             return False
         pending.is_held = True
@@ -356,20 +330,33 @@ class Session:
 
     def is_held(self, number: int) -> bool:
         """Whether the answer that `hold` waits for is still to come."""
-        pending = self._pending.get(number)
+        pending = self._asked.pending.get(number)
         return pending is not None and pending.is_held and pending.answer is None
 
     def looked_back(self, answer: frames.History | frames.Error) -> None:
         """The answer to a question after history; it keeps no order with anything."""
-        self._looking_back -= 1
+        self._others -= 1
         self._frames.append(answer)
+
+    def renewed(self, ref: Ref, expires_in: float | None) -> None:
+        """A token was taken: it says the same user, and holds for so many seconds (None: for ever)."""
+        self._others -= 1
+        self._frames.append(frames.Authorised(self.user, expires_in, ref))
+
+    def not_answered(self, problem: WaypostError, ref: Ref) -> None:
+        """A token was not taken, or a question after history not looked into."""
+        self._others -= 1
+        if ERRORS[problem.code].close is None:
+            self._frames.append(frames.error_frame(problem, ref))
+        else:
+            self._conclude(problem, ref)
 
     def own_entry(self, number: int, stream: str, entry: EntryId, durability: Durability) -> bool:
         """The reader dispatches, on a live stream, the entry that our send or leave `number` made.
 
         Returns whether it was turned into the answer; if not (it was answered before), it is pushed like any entry.
         """
-        pending = self._pending.get(number)
+        pending = self._asked.pending.get(number)
         if pending is None or stream != pending.stream:
             return False
         answer = pending.answer
@@ -379,9 +366,9 @@ class Session:
             answer = answer or self._left(pending, entry)
         else:
             return False
-        self._settle(number)
+        self._asked.settle(number)
         self._answer(pending, answer, wait=False)
-        self._advance()
+        self._commands += self._asked.advance()
         return True
 
     def follow(self, stream: str, offset: EntryId) -> None:
@@ -421,7 +408,9 @@ class Session:
 
     def due(self, stream: str) -> EntryId | None:
         """The joining whose answer waits for what is still to come of the stream before it; None: there is none."""
-        return next((p.joins_at for p in self._pending.values() if p.stream == stream and p.joins_at is not None), None)
+        return next(
+            (p.joins_at for p in self._asked.pending.values() if p.stream == stream and p.joins_at is not None), None
+        )
 
     def passed_on(self, stream: str) -> None:
         """More of a stream has passed this connection: perhaps all that the answer to a joining waits for."""
@@ -442,11 +431,14 @@ class Session:
 
     def end(self, code: str) -> None:
         """Ends the connection with an error of the table that has a close code. What is stored is answered before."""
-        for pending in list(self._pending.values()):
+        self._conclude(WaypostError(code), None)
+
+    def _conclude(self, problem: WaypostError, ref: Ref) -> None:
+        for pending in list(self._asked.pending.values()):
             # Who heard of a joining would come back counting from there, and miss what has not come of the time before.
             if pending.answer is not None and pending.joins_at is None:
                 self._answer(pending, pending.answer, wait=False)
-        self._refuse(WaypostError(code), None)
+        self._refuse(problem, ref)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -461,7 +453,7 @@ class Session:
         to come, and no change of membership after that.
         """
         is_above = False
-        for pending in [p for p in self._pending.values() if p.stream == stream and p.answer is not None]:
+        for pending in [p for p in self._asked.pending.values() if p.stream == stream and p.answer is not None]:
             joins_at = pending.joins_at
             is_above |= joins_at is not None and upto is not None and upto < joins_at
             if pending.answer is not None and not (is_above and isinstance(pending.command, ChangeMembership)):
@@ -472,7 +464,7 @@ class Session:
         if wait or (pending.is_held and pending.answer is None):
             pending.answer = answer
         else:
-            self._forget(pending.command.number)
+            self._asked.forget(pending.command.number)
             self._frames.append(answer)
 
     def _is_to_come(self, stream: str, entry: EntryId) -> bool:

@@ -10,13 +10,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from service.auth import Principal
 from service.core import frames
+from service.core.bucket import Bucket
+from service.core.commands import Stored
 from service.core.delivery import Cursor, Place
 from service.core.entries import Arrival, Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
-from service.core.names import ZERO, EntryId
+from service.core.names import ZERO, EntryId, user_stream
 from service.core.paging import Gap
 from service.core.session import Session
+from service.errors import WaypostError
+from service.store import Outcome, Outgoing
 
 if TYPE_CHECKING:
     from service.node.node import Node
@@ -99,7 +104,9 @@ class Connection:
         "is_reading",
         "number",
         "out",
+        "principal",
         "send",
+        "sends",
         "session",
         "socket",
         "spelling",
@@ -108,11 +115,22 @@ class Connection:
     )
 
     def __init__(
-        self, node: "Node", number: int, session: Session, *, socket: Socket, codec: Codec, wants: Callable[[str], bool]
+        self,
+        node: "Node",
+        number: int,
+        session: Session,
+        principal: Principal,
+        *,
+        socket: Socket,
+        codec: Codec,
+        wants: Callable[[str], bool],
+        sends: Bucket | None,
     ) -> None:
         self._node = node
         self.number = number
         self.session = session
+        self.principal = principal  # another one when the client renews its token
+        self.sends = sends  # how fast it may send, None: not limited
         self.socket = socket
         self.codec = codec
         self.wants = wants  # which of the user's streams the client is told of; see `follow`
@@ -160,6 +178,18 @@ class Connection:
                 self.read_or_not()
             if not commands:  # which may have been answered at once
                 break
+
+    def stored(self, number: int, message: Outgoing, outcome: Outcome, *, is_read: bool) -> None:
+        """The call stored a send of this connection; `is_read`: its entry went into a mailbox that is read."""
+        assert outcome.id is not None
+        stream = user_stream(message.sender) if message.kind == "direct" else message.to
+        is_coming = is_read and not outcome.is_duplicate
+        stored = Stored(stream, outcome.id, outcome.is_duplicate, outcome.durability, is_coming)
+        self.session.answered(number, stored)
+
+    def failed(self, number: int, problem: WaypostError) -> None:
+        """A send of this connection was refused, or its call failed."""
+        self.session.failed(number, problem)
 
     def read_or_not(self) -> None:
         """A client that has too much unanswered, or does not take the answers, is not read: its sends wait with it."""

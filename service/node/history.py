@@ -80,8 +80,11 @@ class Histories:
 
     # -- for everybody -------------------------------------------------------------------------------------------------
 
-    async def read(self, user: str, question: Question) -> History:
-        """What `user` is answered. Raises `bad_anchor`, `not_member`, `unavailable`."""
+    async def read(self, user: str | None, question: Question) -> History:
+        """What `user` is answered; None: a server key, whose every stream is, an inbox as its owner sees it.
+
+        Raises `bad_anchor`, `not_member` (to a key `no_group`), `unavailable`.
+        """
         async with self._turn():
             try:
                 past = await self._store.history(
@@ -90,10 +93,13 @@ class Histories:
             except WaypostError as problem:
                 self._node.out_of_reach(problem)
                 raise problem.for_client() from problem
-        return history.answer(past, user, question)
+        return history.answer(past, history.owner_of(question.stream) if user is None else user, question)
 
-    async def redact(self, user: str, stream: str, entry: EntryId) -> tuple[bool, EntryId | None]:
-        """Takes away the body of a message that `user` sent, in a stream that the user may look into.
+    async def redact(
+        self, by: str, stream: str, entry: EntryId, *, is_system: bool = False
+    ) -> tuple[bool, EntryId | None]:
+        """Takes away the body of a message that the user `by` sent, in a stream that the user may look into.
+        `is_system`: a server key asks, `by` names it, and any message goes.
 
         Returns whether that was done now (False: it was before), and the id of the `redacted` entry if it is the
         user's to know: a former member's it is not. May be repeated. Raises `not_member` for a group that the user
@@ -101,8 +107,8 @@ class Histories:
         """
         async with self._turn():
             try:
-                stretches = await self._stretches_around(user, stream, entry)
-                told = await self._store.redact(stream, entry, user, only_sender=True)
+                stretches = None if is_system else await self._stretches_around(by, stream, entry)
+                told = await self._store.redact(stream, entry, by, only_sender=not is_system)
             except Uncertain as problem:
                 self._node.out_of_reach(problem)
                 raise WaypostError("uncertain", "no answer from the store; may be redacted", retry=True) from problem

@@ -8,6 +8,7 @@ is told by comparing ids, and a page that may be older than a change is read onc
 import asyncio
 from typing import TYPE_CHECKING
 
+from service.auth import may
 from service.config import Limits
 from service.core import commands
 from service.core.delivery import Place
@@ -17,7 +18,7 @@ from service.core.paging import start_of_what_is_lacking
 from service.core.session import Life
 from service.errors import Uncertain, WaypostError
 from service.node.connection import Connection
-from service.store import Store
+from service.store import Membership, Store
 
 if TYPE_CHECKING:
     from service.node.node import Node
@@ -38,13 +39,10 @@ class Memberships:
     async def change(self, connection: Connection, command: commands.ChangeMembership) -> None:
         """Joins or leaves for a connection, and tells its session."""
         session, mailbox = connection.session, self._node.reader.mailbox
-        change = self._store.join if command.is_join else self._store.leave
         stream = group_stream(command.group)
         try:
             async with self._changing:
-                membership = await change(
-                    connection.user, command.group, mailbox=mailbox, origin=(connection.number, command.number)
-                )
+                membership = await self._change(connection, command, mailbox)
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             if isinstance(problem, Uncertain):
@@ -66,6 +64,15 @@ class Memberships:
                 if not is_coming:
                     self._read_to_the_end(connection, stream)
         connection.flush()
+
+    async def _change(self, connection: Connection, command: commands.ChangeMembership, mailbox: str) -> Membership:
+        user, origin, principal = connection.user, (connection.number, command.number), connection.principal
+        if not command.is_join:
+            return await self._store.leave(user, command.group, mailbox=mailbox, origin=origin)
+        may_enter = may(principal, "enter", group_stream(command.group))
+        return await self._store.join(
+            user, command.group, mailbox=mailbox, origin=origin, by_key=bool(principal.key), may_enter=may_enter
+        )
 
     def changed(self, stream: str, entry: Entry, *, is_news: bool) -> None:
         """Somebody joined or left. In a group's own stream a `left` is the end; in an inbox it is a hint to ask."""

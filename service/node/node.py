@@ -6,33 +6,37 @@ The way of a message through here: `carry_out` (a session's `Publish`) → `send
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 from service.auth import Principal, may
 from service.config import Settings
 from service.core import commands
-from service.core.commands import Command, Started
+from service.core.commands import Command
 from service.core.delivery import Cursor, Delivery, Step, Track
-from service.core.entries import Arrival, Removal
-from service.core.names import ALL, ZERO, EntryId, follows, parse_stream, user_stream
-from service.core.paging import Gap
-from service.core.session import Session
+from service.core.entries import Arrival
+from service.core.names import EntryId, follows, parse_stream, user_stream
+from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
 from service.log import Log
 from service.node.attach import Attachments
+from service.node.calls import Calls
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket, wants_all
 from service.node.fence import Fence
+from service.node.groups import Groups
 from service.node.history import Histories
 from service.node.lease import Presence
 from service.node.memberships import Memberships
+from service.node.opening import Openings
 from service.node.pages import Pages
+from service.node.rates import Rates, too_fast
 from service.node.reader import Reader
 from service.node.sends import Sends
+from service.node.sign_ins import SignIns
 from service.node.tails import Tails
 from service.node.turn import PIECE_BYTES, Turn
-from service.store import OpenedStream, Store
+from service.store import Store
 
 
 class Node:
@@ -58,13 +62,16 @@ class Node:
         self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
         self.histories = Histories(self, store, settings.limits)
+        self.calls = Calls(self, settings.limits)
+        self.groups = Groups(self, store, self.calls)
+        self.openings = Openings(self, store, settings)
+        self.sign_ins = SignIns(self, store, settings)
+        self.rates = Rates(settings.limits)
         self.presence = Presence(self, store, settings)
         self._users: dict[str, set[Connection]] = {}
         self._numbers = 0
         self._stalled: list[Connection] = []
         self._is_dispatching = False
-        # A storm of reconnects leaves connections to the store for everybody else.
-        self._opening = asyncio.Semaphore(settings.limits.opens_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
         self._session_limits = commands.Limits(
             body_bytes=settings.limits.body_bytes,
@@ -74,6 +81,8 @@ class Node:
             unanswered_sends=settings.limits.unanswered_sends,
             unanswered_bytes=settings.limits.unanswered_bytes,
             welcome_streams=settings.limits.welcome_streams,
+            connection_sends_per_s=settings.limits.connection_sends_per_s,
+            connection_sends_burst=settings.limits.connection_sends_burst,
         )
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -146,6 +155,7 @@ class Node:
         self.delivery.tracks.clear()
         self.sends.forget_answered()
         self.commits.forget()
+        self.reader.forget_notices()
         self.reader.doubt("another history")
 
     def known_ids(self) -> dict[str, EntryId]:
@@ -170,13 +180,18 @@ class Node:
 
         `wants` says which of the user's streams it is told of. Without `hears_itself` it is the old protocol: no entry
         of its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`,
-        `draining`.
+        `draining`, and `unauthorised` for a server key that was revoked just now.
         """
         if self.is_draining:
             raise WaypostError("draining")
         if len(self.connections) >= self.settings.limits.connections:
             raise WaypostError("too_many_connections", "this node has as many connections as it may")
+        if len(self._users.get(principal.user, ())) >= self.settings.limits.connections_per_user:
+            raise WaypostError("too_many_connections", "this user has as many connections to this node as they may")
         self._numbers += 1
+
+        def permits(action: Literal["send", "join"], stream: str) -> bool:
+            return may(connection.principal, action, stream)
 
         def passed(stream: str) -> EntryId | None:
             return connection.passed(stream)
@@ -186,14 +201,25 @@ class Node:
 
         session = Session(
             user=principal.user,
-            may_broadcast=may(principal, "send", ALL),
+            permits=permits,
             limits=self._session_limits,
             passed=passed,
             is_live=is_live,
             tells_absence=not hears_itself,
+            only_device=principal.device,
         )
         kind = Connection if hears_itself else DeafConnection
-        connection = kind(self, self._numbers, session, socket=socket, codec=codec, wants=wants)
+        connection = kind(
+            self,
+            self._numbers,
+            session,
+            principal,
+            socket=socket,
+            codec=codec,
+            wants=wants,
+            sends=self.rates.for_sends(),
+        )
+        self.sign_ins.begin(connection)
         self.connections[connection.number] = connection
         self._users.setdefault(principal.user, set()).add(connection)
         return connection
@@ -202,6 +228,7 @@ class Node:
         """The socket is gone."""
         self.connections.pop(connection.number, None)
         self.histories.forget(connection)
+        self.sign_ins.forget(connection)
         others = self._users.get(connection.user)
         if others is not None:
             others.discard(connection)
@@ -216,70 +243,44 @@ class Node:
     def carry_out(self, connection: Connection, command: Command) -> None:
         """Does what a session asks for. Nothing here waits: what takes time answers the session later."""
         if isinstance(command, commands.Publish):
-            self.sends.put(connection, command)
+            self._send(connection, command)
         elif isinstance(command, commands.Commit):
             self.commits.put(connection, command)
         elif isinstance(command, commands.Open):
-            self.spawn(self._open(connection, command))
+            self.spawn(self.openings.open(connection, command))
         elif isinstance(command, commands.ChangeMembership):
-            self.spawn(self.memberships.change(connection, command))
+            self._change_membership(connection, command)
         elif isinstance(command, commands.LookBack):
-            self.histories.put(connection, command)
+            self._look_back(connection, command)
+        elif isinstance(command, commands.Renew):
+            self.sign_ins.renew(connection, command)
         else:
             connection.hang_up(command.code, command.reason)
 
-    async def _open(self, connection: Connection, command: commands.Open) -> None:
-        session, store = connection.session, self.store
-        if not self.fence.is_open:
-            session.not_opened(Unavailable())
-            connection.flush()
-            return
-        try:
-            async with self._opening:
-                if connection.number not in self.connections:
-                    return  # gave up while it waited for its turn
-                is_foreign = command.epoch is not None and command.epoch != store.epoch
-                opened = await store.open_session(
-                    connection.user, command.device, self.name, command.offsets, is_foreign=is_foreign
-                )
-        except WaypostError as problem:
-            self.out_of_reach(problem)
-            session.not_opened(Unavailable() if isinstance(problem, Uncertain) else problem.for_client())
-            connection.flush()
-            return
-        except Exception as error:  # noqa: BLE001 - a bug: the client is told, and comes back
-            self.log.error("open_failed", traceback=error, connection=connection.number)
-            session.not_opened(WaypostError("internal"))
-            connection.flush()
-            return
-        if connection.is_closed:
-            return
-        streams = {
-            state.stream: Started(state.offset, state.start, state.head, state.floor)
-            for state in opened
-            if connection.wants(state.stream)
-        }
-        session.opened(self.name, store.epoch, self.settings.ping_s, streams)
-        connection.flush()
-        for state in opened:
-            if state.foreign is not None and state.stream in streams:
-                cause = Removal(after=state.foreign, to=state.start, count=0, kind="epoch", at=0)
-                connection.deliver(state.stream, (Gap(state.foreign, state.start, None, (cause,)),), {})
-        for stream, started in streams.items():
-            self.follow(connection, stream, started.start, started.stored, head=started.head)
-        for state in opened:
-            if state.stream == user_stream(connection.user) and state.stream not in streams:
-                # It is told nothing of its inbox; but groups joined or left elsewhere are known from there alone.
-                self.follow(connection, state.stream, state.head, state.head, head=state.head)
-        self._look_at_hints(connection, opened)
+    def _send(self, connection: Connection, command: commands.Publish) -> None:
+        if connection.session.life is Life.CLOSED:
+            return  # something before it was refused: it must not overtake that
+        wait_s = 0.0 if connection.sends is None else connection.sends.take(time.monotonic())
+        if wait_s:
+            connection.session.failed(command.number, too_fast("messages from this connection", wait_s))
+        else:
+            self.sends.put(connection, command)
 
-    def _look_at_hints(self, connection: Connection, opened: Sequence[OpenedStream]) -> None:
-        """Hints that came after the session was opened and before `welcome` were not listened to."""
-        inbox = user_stream(connection.user)
-        connection.inbox_head = next((state.head for state in opened if state.stream == inbox), ZERO)
-        position = self.delivery.tracks[inbox].position if inbox in self.delivery.tracks else None
-        if position is not None and connection.inbox_head < position:
-            self.memberships.look_again(connection)
+    def _change_membership(self, connection: Connection, command: commands.ChangeMembership) -> None:
+        try:
+            self.rates.count("joins", connection.user)
+        except WaypostError as problem:
+            connection.session.failed(command.number, problem)
+        else:
+            self.spawn(self.memberships.change(connection, command))
+
+    def _look_back(self, connection: Connection, command: commands.LookBack) -> None:
+        try:
+            self.rates.count("histories", connection.user)
+        except WaypostError as problem:
+            connection.session.not_answered(problem, command.ref)
+        else:
+            self.histories.put(connection, command)
 
     # -- following -----------------------------------------------------------------------------------------------------
 

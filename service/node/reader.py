@@ -20,6 +20,7 @@ from service.config import Settings
 from service.core.entries import Arrival
 from service.errors import WaypostError
 from service.store import Beat, MailboxReader, Store
+from service.store.mailbox import Received
 
 if TYPE_CHECKING:
     from service.node.node import Node
@@ -54,6 +55,7 @@ class Reader:
         self._ttl_ms = int(settings.mailbox_ttl_s * 1000)
         self.mailbox = ""  # the key of the mailbox that is read, "" in doubt
         self.next_beat = 1  # the number of the beat that will be sent next
+        self._notices_after = ""  # the id of the last notice that was read, "" before the node knows where to begin
         self.last_seen = 0.0  # monotonic time of the last beat that came back
         self._sound = asyncio.Event()
         self._doubt = ""
@@ -63,6 +65,15 @@ class Reader:
     def is_sound(self) -> bool:
         """Whether the mailbox is believed."""
         return self._sound.is_set()
+
+    @property
+    def hears_notices(self) -> bool:
+        """Whether every notice from now on will be heard, however long the mailbox is in doubt meanwhile."""
+        return self._notices_after != ""
+
+    def forget_notices(self) -> None:
+        """Another history: ids of notices mean nothing in it."""
+        self._notices_after = ""
 
     async def wait_until_sound(self) -> None:
         """Returns once the mailbox is believed."""
@@ -102,6 +113,8 @@ class Reader:
     async def _begin(self) -> None:
         """A new mailbox with all streams attached to it."""
         self._doubt = ""
+        if not self._notices_after:
+            self._notices_after = await self._store.last_notice()
         mailbox = self.mailbox = await self._store.create_mailbox(self._node.name)
         if await self._node.attachments.attach_all(mailbox):
             self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
@@ -122,29 +135,41 @@ class Reader:
                 await self._renew(mailboxes, mailbox, last)
                 beat_at = now + self._beat_s
             block_ms = max(1, int((beat_at - time.monotonic()) * 1000))
-            received = await mailboxes.read(mailbox, last, block_ms=block_ms, count=ENTRIES_PER_READ)
-            redacted = redacted_in(what for _, what in received)
+            read = await mailboxes.read(
+                mailbox, last, block_ms=block_ms, count=ENTRIES_PER_READ, notices_after=self._notices_after
+            )
+            self._notices_after = read.notices_upto
+            for notice in read.notices:  # first: whom it ends gets nothing that was stored after it
+                self._node.sign_ins.heed(notice)
+            if len(read.notices) >= ENTRIES_PER_READ:
+                continue  # perhaps there are more, older than these entries
+            redacted = redacted_in(what for _, what in read.entries)
             if redacted:
                 beat_at = time.monotonic()  # the next lease takes what was read out of the mailbox, bodies too
-            with self._node.turn.opened():
-                for number, what in received:
-                    if number != last + 1:
-                        raise Doubt(f"entries {last + 1} to {number - 1} are missing")
-                    last = number
-                    if isinstance(what, list):
-                        for arrival in what:
-                            is_redacted = bool(redacted) and (arrival.stream, str(arrival.entry.id)) in redacted
-                            self._node.dispatch(tombstone(arrival) if is_redacted else arrival)
-                    elif isinstance(what, Beat):
-                        sent_at.pop(what.number, None)
-                        self.last_seen = time.monotonic()
-                        self._node.attachments.verify(what.number)
-                    else:
-                        raise Doubt(f"entry {number} cannot be read")
+            last = self._take(read.entries, last, sent_at, redacted)
             if sent_at and time.monotonic() - min(sent_at.values()) > 2 * self._beat_s:
                 raise Doubt("a beat did not come back within two periods")
             if self._doubt:
                 raise Doubt(self._doubt)
+
+    def _take(self, received: Received, last: int, sent_at: dict[int, float], redacted: set[tuple[str, str]]) -> int:
+        """What was read goes to the connections; returns the number of the last entry. Raises `Doubt`."""
+        with self._node.turn.opened():
+            for number, what in received:
+                if number != last + 1:
+                    raise Doubt(f"entries {last + 1} to {number - 1} are missing")
+                last = number
+                if isinstance(what, list):
+                    for arrival in what:
+                        is_redacted = bool(redacted) and (arrival.stream, str(arrival.entry.id)) in redacted
+                        self._node.dispatch(tombstone(arrival) if is_redacted else arrival)
+                elif isinstance(what, Beat):
+                    sent_at.pop(what.number, None)
+                    self.last_seen = time.monotonic()
+                    self._node.attachments.verify(what.number)
+                else:
+                    raise Doubt(f"entry {number} cannot be read")
+        return last
 
     async def _renew(self, mailboxes: MailboxReader, mailbox: str, last: int) -> None:
         """Renews the lease with a beat, trims what was read, and looks which server and which history answers."""

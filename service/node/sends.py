@@ -9,12 +9,12 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from service.config import Settings
-from service.core.commands import Publish, Stored
+from service.core.commands import Publish
 from service.core.names import EntryId, parse_stream, user_stream
 from service.errors import Unavailable, WaypostError
 from service.node.connection import Connection
@@ -27,8 +27,42 @@ if TYPE_CHECKING:
 ANSWERED_KEPT_S = 60.0
 
 
+class Asker(Protocol):
+    """Who has asked for messages to be stored, and is told."""
+
+    def stored(self, number: int, message: Outgoing, outcome: Outcome, *, is_read: bool) -> None:
+        """A message is stored; `is_read`: its entry went into a mailbox that is read."""
+
+    def failed(self, number: int, problem: WaypostError) -> None:
+        """A message was refused, or its call failed."""
+
+    def flush(self) -> None:
+        """All that a call has said was told."""
+
+
+class Posted:
+    """Somebody who asks for one message, and waits for what becomes of it."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def stored(self, _number: int, _message: Outgoing, outcome: Outcome, *, is_read: bool) -> None:
+        """See `Asker`."""
+        del is_read
+        if not self.outcome.done():  # else nobody waits any more
+            self.outcome.set_result(outcome)
+
+    def failed(self, _number: int, problem: WaypostError) -> None:
+        """See `Asker`."""
+        if not self.outcome.done():
+            self.outcome.set_exception(problem)
+
+    def flush(self) -> None:
+        """See `Asker`."""
+
+
 class _Waiting(msgspec.Struct, frozen=True):
-    connection: Connection
+    asker: Asker
     number: int
     message: Outgoing
 
@@ -45,7 +79,7 @@ class Sends:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refused: set[Connection] = set()  # over the bounds in this turn of the loop
+        self._refused: set[Asker] = set()  # over the bounds in this turn of the loop
         self._answered: tuple[dict[str, EntryId], dict[str, EntryId]] = ({}, {})
         self._rotated = time.monotonic()
         # Message ids that the node makes: unique per process, and cheap.
@@ -57,33 +91,56 @@ class Sends:
         same connection sends along with it: nothing overtakes it.
         """
         session = connection.session
-        if (
-            connection in self._refused
-            or len(self._queue) >= self._limits.node_unanswered_sends
-            or self._bytes + len(command.body) > self._limits.node_unanswered_bytes
-        ):
+        if connection in self._refused or self._is_full(len(command.body)):
             if not self._refused:
                 asyncio.get_running_loop().call_soon(self._refused.clear)
             self._refused.add(connection)
             session.failed(command.number, Unavailable("too many sends wait on this node"))
             return
-        self._mids += 1
-        kind, _ = parse_stream(command.to)
         message = Outgoing(
-            kind="direct" if kind == "user" else "group" if kind == "group" else "all",
+            kind=_kind_of(command.to),
             sender=connection.user,
             to=command.to,
-            mid=session.mid_of(command.number, f"{self._mid_prefix}.{self._mids}"),
+            mid=session.mid_of(command.number, self._new_mid()),
             body=command.body,
             device=session.device,
             origin=(connection.number, command.number),
             key=command.key,
+            is_system=bool(connection.principal.key),
         )
+        self._queue_up(_Waiting(connection, command.number, message))
+
+    async def post(
+        self, sender: str, to: str, body: bytes, key: str | None, *, is_system: bool
+    ) -> tuple[Outgoing, Outcome]:
+        """Stores one message that no connection sends, and returns it with what became of it.
+
+        `is_system`: a server key sends it. Raises the code of a refusal, `unavailable` and `uncertain`.
+        """
+        if not self._node.fence.is_open or self._is_full(len(body)):
+            raise Unavailable
+        mid = key or self._new_mid()
+        message = Outgoing(_kind_of(to), sender, to, mid, body, device="", origin=None, key=key, is_system=is_system)
+        posted = Posted()
+        self._queue_up(_Waiting(posted, 0, message))
+        return message, await posted.outcome
+
+    def _is_full(self, size: int) -> bool:
+        return (
+            len(self._queue) >= self._limits.node_unanswered_sends
+            or self._bytes + size > self._limits.node_unanswered_bytes
+        )
+
+    def _new_mid(self) -> str:
+        self._mids += 1
+        return f"{self._mid_prefix}.{self._mids}"
+
+    def _queue_up(self, waiting: _Waiting) -> None:
         if not self._queue:
             self._idle.clear()
             self._wake.set()
-        self._queue.append(_Waiting(connection, command.number, message))
-        self._bytes += len(message.body)
+        self._queue.append(waiting)
+        self._bytes += len(waiting.message.body)
 
     async def run(self) -> None:
         """Hands over batches for as long as the node lives."""
@@ -146,34 +203,39 @@ class Sends:
         # In doubt the entry may have gone into a mailbox that nobody reads any more: then the answer does not wait for
         # it.
         is_read = bool(mailbox) and mailbox == self._node.reader.mailbox
+        too_fast = set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            session = waiting.connection.session
-            if outcome.code is not None or outcome.id is None:
-                session.failed(waiting.number, WaypostError(outcome.code or "internal"))
+            if outcome.code is None:
+                waiting.asker.stored(waiting.number, waiting.message, outcome, is_read=is_read)
                 continue
-            message = waiting.message
-            stream = user_stream(message.sender) if message.kind == "direct" else message.to
-            is_coming = is_read and not outcome.is_duplicate
-            stored = Stored(stream, outcome.id, outcome.is_duplicate, outcome.durability, is_coming)
-            session.answered(waiting.number, stored)
-        for connection in {waiting.connection for waiting in batch}:
-            connection.flush()
+            if outcome.code == "rate_limited":
+                too_fast.add(waiting.asker)
+            waiting.asker.failed(waiting.number, WaypostError(outcome.code, retry_after=outcome.retry_after))
+        if too_fast:  # what they sent after it must not overtake it
+            self._take_back(too_fast)
+        for asker in {waiting.asker for waiting in batch}:
+            asker.flush()
 
     def _fail(self, batch: list[_Waiting], problem: WaypostError) -> None:
         """The call failed: so does what the same connections have waiting."""
-        failed = {waiting.connection for waiting in batch}
+        failed = {waiting.asker for waiting in batch}
         for waiting in batch:
-            waiting.connection.session.failed(waiting.number, problem.for_client())
-        behind, self._queue = self._queue, deque()
-        for waiting in behind:
-            if waiting.connection not in failed:
+            waiting.asker.failed(waiting.number, problem.for_client())
+        for waiting in self._take_back(failed):
+            waiting.asker.failed(waiting.number, Unavailable("what was sent before it failed"))
+        for asker in failed:
+            asker.flush()
+
+    def _take_back(self, askers: set[Asker]) -> list[_Waiting]:
+        """Takes what these have waiting out of the queue."""
+        queue, self._queue, taken = self._queue, deque(), []
+        for waiting in queue:
+            if waiting.asker in askers:
+                taken.append(waiting)
+                self._bytes -= len(waiting.message.body)
+            else:
                 self._queue.append(waiting)
-                continue
-            self._bytes -= len(waiting.message.body)
-            later = Unavailable("what was sent before it failed")
-            waiting.connection.session.failed(waiting.number, later)
-        for connection in failed:
-            connection.flush()
+        return taken
 
     def _note(self, batch: list[_Waiting], outcomes: list[Outcome]) -> None:
         """Remembers what was given out: for a server that comes back with less, and a mailbox that brings it not."""
@@ -191,3 +253,8 @@ class Sends:
                 given[waiting.message.to] = outcome.recipient_id
         self._answered[1].update(given)
         self._node.attachments.expect(given)
+
+
+def _kind_of(to: str) -> Literal["direct", "group", "all"]:
+    kind, _ = parse_stream(to)
+    return "direct" if kind == "user" else "group" if kind == "group" else "all"

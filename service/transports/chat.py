@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from starlette.websockets import WebSocket
 
-from service.auth import sign_in_chat
+from service.auth import Principal, check_origin, credentials_of
 from service.core import frames
 from service.core.entries import Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
@@ -137,7 +137,7 @@ class ChatConversation(Conversation):
     def say_hello(self, *more: ClientFrame) -> None:
         """Begins the session, as the protocol's clients never heard of `hello`."""
         assert self.connection is not None
-        self.connection.receive([frames.Hello(device=DEVICE), *more])
+        self.connection.receive([frames.Hello(device=self.connection.principal.device or DEVICE), *more])
 
     # -- the socket, as the connection sees it: texts are followed by a ping -----------------------------------------
 
@@ -270,7 +270,9 @@ async def _serve(
     user: str = websocket.path_params["user"]
     conversation = ChatConversation(websocket, user, parse)
     try:
-        principal = sign_in_chat(user, conversation.settings)
+        check_origin(websocket, conversation.settings)
+        with node.sign_ins.stranger():
+            principal: Principal = await node.sign_ins.door.for_chat(user, credentials_of(websocket))
         if joins is not None:
             check_name(joins)
         connection = node.connect(conversation, conversation.codec, principal, wants=wants, hears_itself=False)

@@ -1,11 +1,15 @@
 """`GET /v1/connect`: the wire `waypost.v1` over a WebSocket."""
 
-from starlette.websockets import WebSocket
+import asyncio
 
-from service.auth import sign_in
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from service.auth import Principal, SignIn, check_origin, credentials_of, may
+from service.config import Settings
 from service.core import frames
 from service.core.entries import Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
+from service.core.names import user_stream
 from service.core.paging import Gap
 from service.errors import WaypostError
 from service.node.connection import EncodeEntry, gap_frame
@@ -56,9 +60,45 @@ async def connect(websocket: WebSocket) -> None:
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
     conversation = WireConversation(protocol_of(websocket.scope), settings)
     try:
-        principal = sign_in(websocket.query_params, websocket.headers.get("authorization"), settings)
+        check_origin(websocket, settings)
+        with node.sign_ins.stranger():
+            principal, first = await _meet(websocket, node.sign_ins.door, settings)
         connection = node.connect(conversation.protocol, WIRE, principal)
     except WaypostError as problem:
         await refuse(websocket, WIRE.frame(frames.error_frame(problem)), problem)
         return
-    await conversation.hold(connection)
+    except WebSocketDisconnect:
+        return
+    await conversation.hold(connection, begin=lambda: conversation.received(first) if first else None)
+
+
+async def _meet(websocket: WebSocket, door: SignIn, settings: Settings) -> tuple[Principal, bytes]:
+    """Who it is. Who shows nothing at the upgrade says `hello` with a token: then its first message comes along."""
+    principal = await door.by(credentials_of(websocket))
+    if principal is not None:
+        if not principal.user:
+            raise WaypostError("unauthorised", "whom does it act as? A server key names the user: ?user=<id>")
+        if not may(principal, "read", user_stream(principal.user)):
+            raise WaypostError("unauthorised", "a server key needs the scope `read` to connect as a user")
+        return principal, b""
+    try:
+        async with asyncio.timeout(settings.hello_timeout_s):
+            first = await _first_message(websocket)
+    except TimeoutError:
+        raise WaypostError("hello_timeout") from None
+    if len(first) > settings.limits.frame_bytes:
+        raise WaypostError("too_large")
+    hello = frames.decode(first)[0]
+    if isinstance(hello, Malformed) and hello.code == "bad_frame":
+        raise WaypostError("bad_frame", hello.detail)
+    if not isinstance(hello, frames.Hello) or not hello.token:
+        raise WaypostError("unauthorised", "no sign-in was given")
+    return await door.by_token(hello.token), first
+
+
+async def _first_message(websocket: WebSocket) -> bytes:
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"], message.get("reason"))
+    data: bytes = message.get("bytes") or (message.get("text") or "").encode()
+    return data

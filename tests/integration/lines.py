@@ -32,7 +32,7 @@ class Line:
     def __init__(self, node: Node, user: str, codec: "PlainCodec | None" = None) -> None:
         self.frames: list[Frame] = []
         codec = codec or PlainCodec()
-        self.connection: Connection = node.connect(self, codec, Principal(user, can_broadcast=True))
+        self.connection: Connection = node.connect(self, codec, Principal(user=user, can_broadcast=True))
 
     def write(self, data: bytes) -> None:
         self.frames += [json.loads(line) for line in data.splitlines()]
@@ -65,7 +65,7 @@ class OldLine:
     def __init__(self, node: Node, user: str) -> None:
         self.written = b""
         self.codec = ChatCodec(user)
-        who = Principal(user, can_broadcast=True)
+        who = Principal(user=user, can_broadcast=True)
         self.connection: Connection = node.connect(self, self.codec, who, hears_itself=False)
         self.connection.receive([frames.Hello("chat")])
 

@@ -29,8 +29,8 @@ class BareSocket:
         self.headers = ""
 
     @classmethod
-    async def open(cls, url: str, path: str) -> Self:
-        """Upgrades."""
+    async def open(cls, url: str, path: str, **headers: str) -> Self:
+        """Upgrades, with these headers in place of the usual ones or beside them."""
         where = urlsplit(url)
         # A small window, so that the kernel takes little of what nobody reads.
         small = socket.socket()
@@ -38,15 +38,16 @@ class BareSocket:
         small.connect((where.hostname, where.port))
         reader, writer = await asyncio.open_connection(sock=small)
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = (
-            f"GET {path} HTTP/1.1",
-            f"Host: {where.netloc}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {key}",
-        )
-        writer.write("\r\n".join((*lines, "", "")).encode())
+        given = {
+            "Host": where.netloc,
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": key,
+            **headers,
+        }
+        lines = (f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", "")
+        writer.write("\r\n".join(lines).encode())
         bare = cls(reader, writer)
         async with asyncio.timeout(PATIENCE_S):
             bare.headers = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -225,8 +226,8 @@ class Net:
         await phone.wait("live")
         return phone
 
-    async def bare(self, path: str) -> BareSocket:
-        self._bare.append(await BareSocket.open(self.node.url, path))
+    async def bare(self, path: str, **headers: str) -> BareSocket:
+        self._bare.append(await BareSocket.open(self.node.url, path, **headers))
         return self._bare[-1]
 
     async def chat(self, *path: str, is_ponging: bool = True) -> "Chat":

@@ -132,7 +132,7 @@ async def leave_and_join_while_pages_are_held_back(
     await eventually(lambda: phone.connection.is_live(stream), "the phone is live")
     await say("last")
     await phone.until(type="message", body="last")
-    assert not phone.connection.session._pending
+    assert not phone.connection.session._asked.pending
     return phone
 
 
@@ -203,7 +203,7 @@ async def test_the_old_protocol_tells_of_joining_again_after_the_texts_from_befo
         if body == "before":
             await store.leave(alice, group, mailbox="", origin=None)
     phone.join(group)
-    await eventually(lambda: not phone.connection.session._changing, "it is a member again")
+    await eventually(lambda: not phone.connection.session._asked.changing, "it is a member again")
     member.say(type="send", ref=3, to=f"group:{group}", body="after")
     await member.until(ref=3)
     store.may_page.set()

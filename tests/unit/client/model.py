@@ -18,7 +18,7 @@ ME = "ann"
 STREAMS = ("user:ann", "group:g", "all")
 PING_S = 25.0
 KEY_WINDOW_S = 60.0  # the shortest that a server may be set to
-LIMITS = {"unanswered_sends": 8, "frame_bytes": 4096}
+LIMITS: dict[str, int | float] = {"unanswered_sends": 8, "frame_bytes": 4096}
 
 
 def welcome(

@@ -1,6 +1,7 @@
 """What the tests of a session share: a client, and the node around its session as far as the session can see."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from service.core import frames
@@ -22,7 +23,12 @@ class Client:
     """A session, and the node around it as far as the session can see: what has passed, and what is live."""
 
     def __init__(
-        self, *, may_broadcast: bool = True, tells_absence: bool = False, limits: dict[str, int] | None = None
+        self,
+        *,
+        permits: Callable[[str, str], bool] = lambda _action, _stream: True,
+        tells_absence: bool = False,
+        only_device: str | None = None,
+        limits: dict[str, int] | None = None,
     ) -> None:
         few = {
             "body_bytes": 100,
@@ -37,11 +43,12 @@ class Client:
         self.live: set[str] = set()
         self.session = Session(
             user="ann",
-            may_broadcast=may_broadcast,
+            permits=permits,
             limits=Limits(**{**few, **(limits or {})}),
             passed=self.passed.get,
             is_live=self.live.__contains__,
             tells_absence=tells_absence,
+            only_device=only_device,
         )
         self.commands: list[Command] = []
 

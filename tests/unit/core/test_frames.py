@@ -42,8 +42,8 @@ def decoded(text: str | bytes) -> frames.ClientFrame | Malformed:
         ('{"type":"ack","offsets":{"user:ann":"5-1"}}', frames.Ack({"user:ann": "5-1"})),
         ('{"type":"ack","offsets":{},"ref":0}', frames.Ack({}, 0)),
         ('{"type":"history","stream":"all","before":9,"with":"ann"}', frames.AskHistory("all", before=9, with_="ann")),
+        ('{"type":"auth","token":"t","ref":1}', frames.Auth("t", 1)),
         ('{"type":"ping"}', frames.Ping()),
-        ('{"type":"ping","ref":null}', frames.Ping()),
         ('{"type":"ping","ref":-7}', frames.Ping(-7)),
         ('{"ref":7,"type":"ping"}', frames.Ping(7)),  # the type need not come first
         (' \t{ "type" : "ping" } ', frames.Ping()),
@@ -65,7 +65,7 @@ def test_a_send_is_decoded() -> None:
 
 def test_every_type_of_client_frame_is_tried_here() -> None:
     tags = {str(kind.__struct_config__.tag) for kind in frames.CLIENT_FRAMES}
-    assert tags == {"hello", "offsets", "send", "join", "leave", "ack", "history", "ping"}
+    assert tags == {"hello", "offsets", "send", "join", "leave", "ack", "history", "auth", "ping"}
 
 
 @pytest.mark.parametrize(
@@ -362,6 +362,8 @@ ANSWERS: dict[str, tuple[frames.ServerFrame, str]] = {
     ),
     "acked": (frames.Acked(7), '{"type":"acked","ref":7}'),
     "acked, ref zero": (frames.Acked(0), '{"type":"acked","ref":0}'),
+    "authorised": (frames.Authorised("ann", 60.5, 1), '{"type":"authorised","user":"ann","expires_in":60.5,"ref":1}'),
+    "authorised for ever": (frames.Authorised("ann"), '{"type":"authorised","user":"ann"}'),
     "pong": (frames.Pong("x"), '{"type":"pong","ref":"x"}'),
     "pong, ref empty": (frames.Pong(""), '{"type":"pong","ref":""}'),
     "pong without ref": (frames.Pong(), '{"type":"pong"}'),

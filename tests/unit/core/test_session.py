@@ -145,6 +145,8 @@ def test_welcome_tells_where_each_stream_starts_and_what_is_to_come() -> None:
                 "unanswered_sends": 8,
                 "unanswered_bytes": 1000,
                 "welcome_streams": 2,
+                "connection_sends_per_s": 0,
+                "connection_sends_burst": 0,
             },
             "streams": {INBOX: {"offset": "1003-3", "head": "1009-9", "floor": "0-0", "missed": 6}},
         }

@@ -33,7 +33,7 @@ def test_when_a_call_fails_what_waited_behind_it_fails_too(code: str) -> None:
         *(error("unavailable", ref) for ref in (2, 3, 4)),
     ]
     assert client.asked() == [ChangeMembership(1, "g", is_join=True)]
-    assert client.session._pending == {}
+    assert client.session._asked.pending == {}
     client.says(send(5))
     assert client.numbers() == [5], "what is sent from now on is tried again"
 
@@ -146,7 +146,7 @@ def test_what_waits_for_welcome_counts_by_number_and_by_bytes() -> None:
     large.stored(1, at(1))
     large.stored(2, at(2))
     assert large.is_read()
-    assert large.session._bytes == 0
+    assert large.session._asked.bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,13 @@ def test_nothing_is_left_of_what_has_been_answered() -> None:
     client.fails(6, "unavailable")
     client.hears()
     session = client.session
-    assert (session._pending, list(session._waiting), session._bytes, session._unstored, session._changing) == (
+    assert (
+        session._asked.pending,
+        list(session._asked.waiting),
+        session._asked.bytes,
+        session._asked.unstored,
+        session._asked.changing,
+    ) == (
         {},
         [],
         0,

@@ -54,7 +54,7 @@ def test_the_answer_to_a_join_waits_until_pages_have_passed_what_lies_before() -
     assert passes(client, at(5)) == [joined(1, at(5))]
     assert client.session.due(GROUP) is None
     assert passes(client, at(6)) == [], "and once"
-    assert (client.session._pending, client.session._bytes) == ({}, 0)
+    assert (client.session._asked.pending, client.session._asked.bytes) == ({}, 0)
 
 
 def test_a_page_beyond_the_joining_has_it_answered_too() -> None:
@@ -109,7 +109,7 @@ def test_a_leave_is_not_answered_before_the_join_before_it() -> None:
     assert leaves(client, 2, 2, at(7), is_coming=False) == []
     assert client.falls_behind(GROUP) == []
     assert passes(client, at(5)) == [joined(1, at(5)), left(2, at(7))]
-    assert client.session._pending == {}
+    assert client.session._asked.pending == {}
 
 
 def test_joins_and_leaves_in_a_row_are_answered_each_in_its_place() -> None:

@@ -55,7 +55,7 @@ def test_a_body_of_just_the_limit_is_taken() -> None:
 
 
 def test_to_all_needs_the_claim() -> None:
-    client = Client(may_broadcast=False)
+    client = Client(permits=lambda _action, stream: stream != "all")
     client.says({"type": "hello"})
     client.opens()
     client.asked()
@@ -126,7 +126,7 @@ def test_an_entry_that_a_page_brought_before_the_call_was_answered_is_not_waited
     client.says(send(1))
     client.catches_up("all", at(1))
     assert client.stored(1, at(1)) == [sent(1, at(1))]
-    assert client.session._pending == {}
+    assert client.session._asked.pending == {}
 
 
 def test_a_leave_that_a_page_brought_before_the_call_was_answered_is_not_waited_for() -> None:
@@ -232,7 +232,7 @@ def test_a_held_answer_is_given_when_the_stream_falls_behind() -> None:
     client.session.hold(1)
     client.stored(1, at(1))
     assert client.falls_behind("all") == [sent(1, at(1))]
-    assert client.session._pending == {}
+    assert client.session._asked.pending == {}
 
 
 # -- join and leave, in order ------------------------------------------------------------------------------------------

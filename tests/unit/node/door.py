@@ -23,9 +23,10 @@ from service.store import (
     Outcome,
     Outgoing,
     Registration,
+    Role,
     Store,
 )
-from service.store.mailbox import Received
+from service.store.mailbox import Reading, Received
 from tests.unit.node.stored import Stored
 
 WRITES = frozenset({"attach", "commit", "detach", "join", "leave", "publish"})
@@ -180,7 +181,16 @@ class Door(Store):
         await self._call("commit", name, lambda: self.stored.commit(commits))
 
     async def join(
-        self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None, by_key: bool = False
+        self,
+        user: str,
+        group: str,
+        *,
+        mailbox: str = "",
+        origin: tuple[int, int] | None = None,
+        by: str = "",
+        by_key: bool = False,
+        may_enter: bool = False,
+        role: Role | None = None,
     ) -> Membership:
         def work() -> object:
             return self.stored.join(user, group, mailbox, origin)
@@ -188,12 +198,24 @@ class Door(Store):
         joined: Membership = await self._call("join", f"join {user} {group}", work)
         return joined
 
-    async def leave(self, user: str, group: str, *, mailbox: str, origin: tuple[int, int] | None) -> Membership:
+    async def leave(
+        self,
+        user: str,
+        group: str,
+        *,
+        mailbox: str = "",
+        origin: tuple[int, int] | None = None,
+        by: str = "",
+        by_key: bool = False,
+    ) -> Membership:
         def work() -> object:
             return self.stored.leave(user, group, mailbox, origin)
 
         left: Membership = await self._call("leave", f"leave {user} {group}", work)
         return left
+
+    async def last_notice(self) -> str:
+        return "0-0"
 
     async def create_mailbox(self, node: str) -> str:
         self._mailboxes += 1
@@ -214,7 +236,7 @@ class ReaderByHand(MailboxReader):
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def read(self, mailbox: str, after: int, *, block_ms: int, count: int) -> Received:
+    async def read(self, mailbox: str, after: int, *, notices_after: str, block_ms: int, count: int) -> Reading:
         door = self._door
         if door.is_away:
             raise Unavailable("cannot connect")
@@ -229,7 +251,7 @@ class ReaderByHand(MailboxReader):
         for _, what in received:
             if isinstance(what, Beat):
                 door.beats.pop(what.number, None)
-        return received
+        return Reading(received, [], notices_after)
 
     async def lease(self, mailbox: str, beat: int, read_upto: int, ttl_ms: int) -> Lease | None:
         def work() -> object:

@@ -70,7 +70,7 @@ class Phone:
         self.at, self._pushed, self._counted_early, self.is_told_live, self.is_cut = {}, {}, {}, False, False
         self.asked, self.answers = [], {}
         self._before = {group: len(members.get(self.user, ())) for group, members in self._stored.groups.items()}
-        who = Principal(self.user, can_broadcast=True)
+        who = Principal(user=self.user, can_broadcast=True)
         self.connection = self._node.connect(self, Plain(), who, wants=self._follows.__contains__)
         self.connection.receive([frames.Hello(self.name, brought)])
 
@@ -253,5 +253,5 @@ class Phone:
         followed = {stream for stream in connection.cursors if stream in self._follows}  # the inbox may be overheard
         assert followed == set(streams), f"follows {followed}, not {streams}"
         assert not connection.session._fallen, f"not told live again: {connection.session._fallen}"
-        assert not connection.session._pending, f"not answered: {connection.session._pending}"
+        assert not connection.session._asked.pending, f"not answered: {connection.session._asked.pending}"
         assert self.asked == sorted(self.answers), f"asked {self.asked}, answered {self.answers}"

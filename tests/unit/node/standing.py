@@ -9,6 +9,7 @@ from typing import Any
 
 from service.core.entries import Page
 from service.core.session import Session
+from service.node.connection import Connection
 from service.store import Attached, Beat
 from tests.unit.node.phone import Phone
 from tests.unit.node.stored import Stored
@@ -107,7 +108,9 @@ def _node(world: World) -> Key:
         None if door.reading is None else (door.reading[0], door.reading[1] - last, round(door.beat_due - now, 3)),
         tuple(round(now - at, 3) for at in door.beats.values()),
         (fence.is_open, fence._tripped.is_set(), fence._told == fence.server_run),
-        tuple((waiting.connection.number, waiting.number) for waiting in sends._queue),
+        tuple(
+            (waiting.asker.number, waiting.number) for waiting in sends._queue if isinstance(waiting.asker, Connection)
+        ),
         tuple(_items(answered) for answered in sends._answered),
         (tuple(pages._waiting), pages._in_flight),
         tuple((name, tuple(item.arrival.entry.id for item in tail)) for name, tail in node.tails._tails.items()),
@@ -151,11 +154,11 @@ def _session(session: Session) -> Key:
         _items(session.ended),
         tuple(
             (number, pending.stream, pending.answer is None or pending.answer.id, pending.is_held)
-            for number, pending in session._pending.items()
+            for number, pending in session._asked.pending.items()
         ),
-        tuple(session._waiting),
-        session._changing,
-        session._unstored,
+        tuple(session._asked.waiting),
+        session._asked.changing,
+        session._asked.unstored,
         tuple(sorted(session._catching_up)),
         session._was_live,
         tuple(sorted(session._fallen)),

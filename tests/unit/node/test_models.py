@@ -220,7 +220,7 @@ RULES = (
     Rule(
         "a hole in the mailbox' dense ids is doubt",
         Reader,
-        "_read",
+        "_take",
         "if number != last + 1:",
         "if False:",
         "the mailbox loses an entry of another stream",

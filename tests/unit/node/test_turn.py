@@ -55,7 +55,7 @@ def node() -> Node:
 def live(node: Node, user: str) -> tuple[Connection, Socket]:
     """A connection that is live on the group, which stands at 0."""
     socket = Socket()
-    connection = node.connect(socket, PlainCodec(), Principal(user))
+    connection = node.connect(socket, PlainCodec(), Principal(user=user))
     connection.session.life = Life.OPEN
     track = node.delivery.track(STREAM)
     track.position = EntryId(1, 0)
