@@ -12,6 +12,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 
+from service.api.cross_origin import cross_origin
 from service.api.problems import no_route
 from service.api.routes import ROUTES
 from service.config import Settings
@@ -51,6 +52,10 @@ def store_options(settings: Settings) -> StoreOptions:
         call_timeout_s=settings.call_timeout_s,
         announce=settings.announce,
         streams_max=settings.limits.streams_per_user,
+        devices_max=settings.limits.devices_per_user,
+        members_max=settings.limits.members_per_group,
+        user_sends_per_s=settings.limits.user_sends_per_s,
+        user_sends_burst=settings.limits.user_sends_burst,
         groups_create=settings.groups_create,
         wait_replicas=settings.wait_replicas,
         wait_timeout_ms=settings.wait_timeout_ms,
@@ -84,7 +89,10 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
         await node.store.close()
 
     app = Starlette(
-        routes=[*ROUTES, *CONVERSATIONS], lifespan=lifespan, exception_handlers={404: no_route, 405: no_route}
+        routes=[*ROUTES, *CONVERSATIONS],
+        middleware=cross_origin(settings.origin_list),
+        lifespan=lifespan,
+        exception_handlers={404: no_route, 405: no_route},
     )
     app.router.redirect_slashes = False  # a redirect would carry the query, and with it who signs in, to any `Host`
     app.state.node = node

@@ -1,17 +1,19 @@
 """Whether this process lives, and whether it should get connections."""
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
+
+from service.api.bodies import Health
+from service.api.caller import node_of
+from service.api.problems import answer
 
 
-async def livez(_request: Request) -> JSONResponse:
+async def livez(_request: Request) -> Response:
     """200 while the loop turns: restart the process when this does not answer, and only then."""
-    return JSONResponse({"status": "alive"})
+    return answer(Health("alive"))
 
 
-async def readyz(request: Request) -> JSONResponse:
+async def readyz(request: Request) -> Response:
     """200 when this node should get connections, else 503 with the reasons. Open connections stay either way."""
-    reasons = request.app.state.node.not_ready()
-    return JSONResponse(
-        {"status": "not ready" if reasons else "ready", "reasons": reasons}, status_code=503 if reasons else 200
-    )
+    reasons = node_of(request).not_ready()
+    return answer(Health("not ready" if reasons else "ready", reasons), 503 if reasons else 200)

@@ -1,121 +1,103 @@
-"""`/v1/streams/{stream}/messages`: looking into the history of a stream, and taking a message away."""
+"""Messages: sending one, looking into the history of a stream, and taking one away."""
 
-from collections.abc import Mapping
-from urllib.parse import quote, urlencode
+import re
 
-import msgspec
-from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.auth import Principal, may, sign_in
-from service.core import frames
-from service.core.anchors import parse_anchor
-from service.core.history import History, ask
-from service.core.names import parse_id
+from service.api import histories
+from service.api.bodies import NewMessage, Redaction, Sent
+from service.api.caller import caller, check_may, node_of
+from service.api.problems import answer
+from service.api.reading import body_of
+from service.auth import Principal, may_act_for
+from service.core.bodies import check_body
+from service.core.frames import KEY_LENGTH_MAX
+from service.core.names import check_name, parse_id, parse_stream, user_stream
 from service.errors import WaypostError
-from service.node.history import history_frame
 
-_DIGITS_MAX = 20  # of a number; those that no stream reaches are all alike
-
-
-class Messages(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A page of history, with what `history` says on the wire. `next`, `prev`: where to go on, null at the ends."""
-
-    stream: str
-    messages: tuple[Raw, ...]
-    floor: str
-    head: str
-    found_oldest: bool
-    found_newest: bool
-    gaps: tuple[frames.Gap, ...]
-    looked_at: int
-    next: str | None
-    prev: str | None
-    first: str | None = None
-    last: str | None = None
+_STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # of a structured header, as the draft of Idempotency-Key has it
 
 
-class Redaction(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message was taken away: `id` is the `redacted` entry's, absent when it was taken away before, or lies
-    beyond the caller's membership.
-    """
+async def post(request: Request) -> Response:
+    """`POST /v1/messages`: 201 when it is stored, 200 when it was before."""
+    principal, node = await caller(request), node_of(request)
+    limits = node.settings.limits
+    given = await body_of(request, NewMessage, most=limits.frame_bytes)
+    kind, _ = parse_stream(given.to)
+    sender = _sender(principal, given.from_)
+    key = _key(request, given.key)
+    body = check_body(bytes(given.body), limits)
+    why = "sending to all needs the claim `broadcast`" if kind == "all" else "this sign-in may not send"
+    check_may(principal, "send", given.to, why)
+    try:
+        message, outcome = await node.sends.post(sender, given.to, body, key, is_system=bool(principal.key))
+    except WaypostError as problem:
+        raise _as_told(problem, principal, key) from problem
+    if principal.key or kind != "user":
+        stream, entry = given.to, outcome.recipient_id
+    else:  # the numbers of another person's inbox are shown to nobody
+        stream, entry = user_stream(sender), outcome.id
+    sent = Sent(stream, str(entry), message.mid, outcome.durability, outcome.is_duplicate)
+    return answer(sent, 200 if outcome.is_duplicate else 201)
 
-    stream: str
-    target: str
-    duplicate: bool
-    id: str | None = None
+
+def _sender(principal: Principal, said: str | None) -> str:
+    """Whose message it is. Raises `bad_request`, `bad_name`, `not_allowed`."""
+    if said is None and not principal.user:
+        raise WaypostError("bad_request", "a server key must say who sends: `from`")
+    sender = principal.user if said is None else check_name(said)
+    if not may_act_for(principal, sender):
+        raise WaypostError("not_allowed", "`from` may only name the user who is signed in")
+    if principal.user not in ("", sender):
+        raise WaypostError("bad_request", "`from` and ?user= name different users")
+    return sender
+
+
+def _key(request: Request, in_body: str | None) -> str | None:
+    """The key of a message, from its body or the header `Idempotency-Key`. Raises `bad_request`."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return in_body
+    if len(given) > 1:
+        raise WaypostError("bad_request", "Idempotency-Key is given twice")
+    key = given[0].strip()
+    if key.startswith('"'):
+        string = _STRING.fullmatch(key)
+        if string is None:
+            raise WaypostError("bad_request", "Idempotency-Key begins like a string, and is none")
+        key = re.sub(r"\\(.)", r"\1", string[1])
+    if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
+        raise WaypostError("bad_request", f"Idempotency-Key is to have 1 to {KEY_LENGTH_MAX} characters of ASCII")
+    if in_body not in (None, key):
+        raise WaypostError("bad_request", "`key` and Idempotency-Key differ")
+    return key
+
+
+def _as_told(problem: WaypostError, principal: Principal, key: str | None) -> WaypostError:
+    if problem.code == "no_group" and not principal.key:
+        return WaypostError("not_member")
+    if problem.code == "uncertain":  # with a key it is harmless twice
+        return WaypostError("uncertain", retry=key is not None)
+    return problem
 
 
 async def read(request: Request) -> Response:
-    """`GET`: messages around an anchor, oldest first."""
-    principal, stream = _caller(request), request.path_params["stream"]
-    if not may(principal, "read", stream):
-        raise WaypostError("not_allowed", "an inbox is its owner's alone")
-    query = request.query_params
-    anchor = parse_anchor(*(_anchor(query.get(side)) for side in ("after", "before", "around")))
-    question = ask(stream, principal.user, anchor, _limit(query.get("limit")), query.get("with"))
-    found = await request.app.state.node.histories.read(principal.user, question)
-    told = history_frame(stream, found)
-    values = {name: getattr(told, name) for name in told.__struct_fields__ if name != "ref"}
-    kept = ("with", "limit", *(("user",) if request.app.state.settings.dev else ()))  # a token is in no link
-    said = {name: query[name] for name in kept if name in query}
-    return _json(Messages(**values, next=_next(stream, said, found), prev=_prev(stream, said, found)))
+    """`GET /v1/streams/{stream}/messages`: messages around an anchor, oldest first."""
+    principal, stream = await caller(request), request.path_params["stream"]
+    check_may(principal, "read", stream, "an inbox is its owner's alone")
+    if not principal.key:
+        node_of(request).rates.count("histories", principal.user)
+    return await histories.page_of(
+        request, "/v1/streams/{}/messages", stream, None if principal.key else principal.user
+    )
 
 
 async def redact(request: Request) -> Response:
-    """`DELETE`: the body of one's own message is taken away everywhere."""
-    principal, stream = _caller(request), request.path_params["stream"]
-    if not may(principal, "redact", stream):
-        raise WaypostError("not_allowed", "an inbox is its owner's alone")
+    """`DELETE /v1/streams/{stream}/messages/{id}`: the body of a message is taken away everywhere."""
+    principal, stream = await caller(request), request.path_params["stream"]
+    check_may(principal, "redact", stream, "an inbox is its owner's alone")
     target = parse_id(request.path_params["id"])
-    is_new, told = await request.app.state.node.histories.redact(principal.user, stream, target)
-    return _json(Redaction(stream, str(target), not is_new, None if told is None else str(told)))
-
-
-def _caller(request: Request) -> Principal:
-    return sign_in(request.query_params, request.headers.get("authorization"), request.app.state.settings)
-
-
-def _json(answer: msgspec.Struct) -> Response:
-    # What a caller may see ends with a membership, and bodies are taken away: nobody in between keeps a copy.
-    return Response(msgspec.json.encode(answer), 200, {"cache-control": "no-store"}, "application/json")
-
-
-def _anchor(text: str | None) -> int | str | None:
-    """An anchor of a query: digits are a number. A `+` that was not escaped has come as a blank."""
-    if text is not None and text.isascii() and text.isdigit():
-        return int(text) if len(text) <= _DIGITS_MAX else 10**_DIGITS_MAX
-    if text is not None and len(text) > 6 and text[-6] == " ":
-        return f"{text[:-6]}+{text[-5:]}"
-    return text
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return frames.HISTORY_LIMIT_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise WaypostError("bad_request", "limit is to be a number")
-    return int(text)
-
-
-def _next(stream: str, said: Mapping[str, str], found: History) -> str | None:
-    """Where what comes after is found, None when nothing does. Where no entry is shown, a number says it: nobody knows
-    the id of what lies in a gap.
-    """
-    if found.found_newest:
-        return None
-    is_shown = found.entries and found.entries[-1].id == found.last
-    return _link(stream, said, "after", str(found.last if is_shown else found.high.n))
-
-
-def _prev(stream: str, said: Mapping[str, str], found: History) -> str | None:
-    """Where what comes before is found, in the same way."""
-    if found.found_oldest:
-        return None
-    is_shown = found.entries and found.entries[0].id == found.first
-    return _link(stream, said, "before", str(found.first if is_shown else found.low.n + 1))
-
-
-def _link(stream: str, said: Mapping[str, str], side: str, anchor: str) -> str:
-    return f"/v1/streams/{quote(stream, safe=':')}/messages?{urlencode({side: anchor, **said}, safe=':')}"
+    by = f"key:{principal.key}" if principal.key else principal.user
+    is_new, told = await node_of(request).histories.redact(by, stream, target, is_system=bool(principal.key))
+    return answer(Redaction(stream, str(target), not is_new, None if told is None else str(told)))

@@ -1,5 +1,5 @@
-"""docs/protocol.md says what the code does: frames and their fields, examples, limits, errors; docs/chat.md the texts
-of /chat, docs/http.md the paths.
+"""docs/protocol.md says what the code does: frames and their fields, examples, limits, errors; docs/errors.md the error
+codes, docs/chat.md the texts of /chat, docs/http.md the paths.
 """
 
 import re
@@ -24,6 +24,7 @@ from service.transports import chat
 DOC = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = DOC.read_text(encoding="utf-8")
 CHAT = DOC.with_name("chat.md").read_text(encoding="utf-8")
+ERROR_CODES = DOC.with_name("errors.md").read_text(encoding="utf-8")
 HTTP = DOC.with_name("http.md").read_text(encoding="utf-8")
 LINES_MAX = 500
 
@@ -169,7 +170,7 @@ def test_limits_are_those_of_welcome_with_their_defaults() -> None:
 
 
 def test_error_codes_are_those_of_the_table() -> None:
-    said = {row[0].strip("`"): row[1:] for row in rows(section("Error codes"))}
+    said = {row[0].strip("`"): row[1:] for row in rows(ERROR_CODES)}
     codes = {
         code: [row.text, str(row.http), "–" if row.close is None else str(row.close), "yes" if row.retry else "no"]
         for code, row in ERRORS.items()
