@@ -1,5 +1,6 @@
 """The Valkey of a data folder: the lock that makes `waypost up` its only owner, and how the server is started.
 
+    <data>/jwt-secret       what signs the tokens of users, where nobody configured key material; for its owner alone
     <data>/lock             held (flock) by the `up` that owns the folder; holds its pid
     <data>/<child>.pid      a process that `up` started, for the next `up` in case this one is killed
     <data>/valkey/          the server's files
@@ -14,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -48,6 +50,7 @@ class DataFolder:
         self.path = Path(path).resolve()
         self.store = self.path / "valkey"
         self.log = self.path / "valkey.log"
+        self._secret = self.path / "jwt-secret"
 
     @property
     def socket(self) -> Path:
@@ -147,6 +150,45 @@ class DataFolder:
             return False
         finally:
             writer.close()
+
+    # --- the secret of tokens ---
+
+    def secret(self) -> str | None:
+        """What signs tokens of users here; None before the first `up` has made it. Any process may ask.
+
+        Raises `EmbeddedError` when it cannot be read, or when others can read it too.
+        """
+        try:
+            with self._secret.open() as file:
+                mode = os.fstat(file.fileno()).st_mode
+                text = file.read().strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise EmbeddedError(f"cannot read {self._secret}: {error}") from error
+        if mode & 0o077:
+            raise EmbeddedError(
+                f"{self._secret} is open to others, who may have read it: remove it, and `waypost up` makes another "
+                "(tokens signed with this one are void then)"
+            )
+        return text or None
+
+    def make_secret(self) -> str:
+        """The same, made where there is none. Call it while holding the folder."""
+        if (known := self.secret()) is not None:
+            return known
+        made = secrets.token_urlsafe(32)
+        fresh = self._secret.with_suffix(".new")
+        try:
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(f"{made}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._secret)  # whole, or not at all
+        except OSError as error:
+            raise EmbeddedError(f"cannot write {self._secret}: {error.strerror}") from error
+        return made
 
     # --- processes that a killed `up` left behind ---
 

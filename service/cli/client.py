@@ -36,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `listen` and `send`."""
     who = argparse.ArgumentParser(add_help=False)
     who.add_argument("--user", metavar="ID", help="who you are; enough for a server in dev mode")
-    who.add_argument("--token", metavar="JWT", help="a token that says who you are")
+    who.add_argument("--token", metavar="JWT", help="a token that says who you are (default: WAYPOST_TOKEN)")
     who.add_argument("--url", help="a node, or what stands before it (default: WAYPOST_URL)")
 
     listen = subparsers.add_parser(
@@ -97,10 +97,11 @@ def _client(args: argparse.Namespace, settings: Settings, device: str, *, listen
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if not args.user and not args.token:
-        raise ValueError("who are you? Give --user (the server is in dev mode) or --token")
+    token = args.token or settings.token or None
+    if not args.user and not token:
+        raise ValueError("who are you? Give --user (the server is in dev mode) or --token (`waypost token` makes one)")
     url = args.url or settings.url
-    return Client(url, user=args.user, token=args.token, device=device, listens=listens, acknowledges=acks)
+    return Client(url, user=args.user, token=token, device=device, listens=listens, acknowledges=acks)
 
 
 # -- listen ------------------------------------------------------------------------------------------------------------

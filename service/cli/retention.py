@@ -4,14 +4,12 @@ import argparse
 import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from service import log
 from service.cli import store
 from service.config import Settings
 from service.core.names import parse_stream
@@ -19,7 +17,7 @@ from service.core.retention import duration_text
 from service.errors import WaypostError
 
 if TYPE_CHECKING:
-    from service.store import JobReport, Store
+    from service.store import JobReport
     from service.trimming import Plan, PolicyPlan, StreamPlan
 
 EXIT_REFUSED = 1
@@ -54,7 +52,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="What a run would remove now, by policy and for the worst streams: entries, bytes, and what "
         "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
     )
-    planning.set_defaults(run=functools.partial(_at_the_store, plan))
+    planning.set_defaults(run=functools.partial(store.work, plan))
     running = actions.add_parser(
         "run",
         parents=[shared, what],
@@ -62,10 +60,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
         "refused, busy, or failed.",
     )
-    running.set_defaults(run=functools.partial(_at_the_store, run))
+    running.set_defaults(run=functools.partial(store.work, run))
     history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
     history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
-    history.set_defaults(run=functools.partial(_at_the_store, past))
+    history.set_defaults(run=functools.partial(store.work, past))
 
 
 def _stream(text: str) -> str:
@@ -82,21 +80,6 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _at_the_store(
-    work: Callable[[argparse.Namespace, Settings], int], args: argparse.Namespace, settings: Settings
-) -> int:
-    """Do something to the store that is meant, whose URL the settings then have. 1: there is none, or it refuses."""
-    log.set_up(settings.log_level)
-    url = store.find(args, settings)
-    if url is None:
-        return 1
-    try:
-        return work(args, msgspec.structs.replace(settings, redis_url=url))
-    except WaypostError as error:
-        print(f"waypost: {error.detail}", file=sys.stderr)
-        return 1
-
-
 def plan(args: argparse.Namespace, settings: Settings) -> int:
     """Print the plan. 1: refused."""
     made = asyncio.run(_plan(settings, args.stream))
@@ -106,27 +89,15 @@ def plan(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _reach(settings: Settings) -> None:
     """A worker waits for a store that is away; who stands before a terminal is told at once."""
-    async with _open(settings):
+    async with store.opened(settings):
         pass
 
 
 async def _plan(settings: Settings, streams: Sequence[str] | None) -> "Plan":
     from service import trimming  # noqa: PLC0415 - see service/cli
 
-    async with _open(settings) as opened:
+    async with store.opened(settings) as opened:
         return await trimming.plan(opened, settings.retention, streams)
-
-
-@asynccontextmanager
-async def _open(settings: Settings) -> "AsyncIterator[Store]":
-    from service.store import Store, StoreOptions  # noqa: PLC0415 - see service/cli
-
-    opened = await Store.connect(settings.redis_url, options=StoreOptions(call_timeout_s=settings.call_timeout_s))
-    try:
-        await opened.check_server()
-        yield opened
-    finally:
-        await opened.close()
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -165,7 +136,7 @@ def past(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reports(settings: Settings, limit: int) -> "list[JobReport]":
-    async with _open(settings) as opened:
+    async with store.opened(settings) as opened:
         reports = await opened.job_reports(REPORTS_LOOKED_AT)
     return [report for report in reports if report.name == "retention"][:limit]
 

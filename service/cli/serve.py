@@ -42,8 +42,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     lacking = []
     if not settings.redis_url:
         lacking.append("`serve` needs a store: set WAYPOST_REDIS_URL (`waypost up` brings its own)")
-    if not settings.dev:
-        lacking.append("no way to sign in is configured: set WAYPOST_DEV=1")
+    if not settings.dev and not settings.has_key_material:
+        lacking.append(
+            "no way to sign in is configured: set WAYPOST_JWT_SECRETS, WAYPOST_JWT_KEYS or WAYPOST_JWT_JWKS_URL "
+            "(or, for trying out on this machine, WAYPOST_DEV=1)"
+        )
     if lacking:
         for line in lacking:
             print(f"waypost: {line}", file=sys.stderr)

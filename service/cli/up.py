@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import ipaddress
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ log = Log("up")
 
 # A store that reads a long append-only file is not ready for minutes, and well all the same.
 STORE_READY_TIMEOUT_S = 600.0
+DATA_DIR = Settings().data_dir  # where everybody looks who is told nothing else
 WORKER_STOP_TIMEOUT_S = 15.0  # it saves how far its runs have come, within 8 s
 
 
@@ -34,8 +36,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "up",
         help="run everything on this machine: store, migrations, node, scheduled jobs",
-        description="Run the store, its migrations, a node and the scheduled jobs on this machine, in dev mode. "
-        "Data: WAYPOST_DATA_DIR.",
+        description="Run the store, its migrations, a node and the scheduled jobs on this machine; in dev mode, unless "
+        "WAYPOST_DEV=0. Data: WAYPOST_DATA_DIR.",
     )
     parser.set_defaults(run=run, dev_default=True)
 
@@ -89,7 +91,7 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
         Child(
             name="node",
             command=command("serve", "--started-by", str(folder.path)),
-            environ=variables,
+            environ=variables | ({} if settings.has_key_material else {"WAYPOST_JWT_SECRETS": folder.make_secret()}),
             is_ready=lambda: _is_node_ready(settings),
             ready_timeout_s=NODE_READY_TIMEOUT_S,
             stop_timeout_s=settings.drain_s + NODE_STOP_MARGIN_S,
@@ -119,12 +121,10 @@ def _check(settings: Settings) -> None:
     """Raise `UpError` for settings that are each valid and yet not for `up`."""
     if settings.redis_url:
         raise UpError("`up` runs its own store: unset WAYPOST_REDIS_URL, or run `waypost serve` against that one")
-    if not settings.dev:
-        raise UpError("no way to sign in is configured: set WAYPOST_DEV=1")
-    if not _is_loopback(settings.host):
+    if settings.dev and not _is_loopback(settings.host):
         raise UpError(
             f"in dev mode anybody who reaches {settings.host} may sign in as anybody: "
-            "`up` serves on a loopback address only (WAYPOST_HOST=127.0.0.1)"
+            "`up` serves on a loopback address only (WAYPOST_HOST=127.0.0.1), unless WAYPOST_DEV=0"
         )
 
 
@@ -158,11 +158,26 @@ def _banner(settings: Settings, folder: DataFolder) -> str:
     # The other terminal may not have the variables of this one.
     url = "" if urlsplit(settings.url).netloc == "127.0.0.1:8000" else f"--url {settings.url} "
     jobs = ", ".join(f"{job} {getattr(settings.jobs, job).text}" for job in JOBS)
+    mode = "dev mode: everybody is who they say they are" if settings.dev else "who connects needs a token"
+    bob, alice = (_signing_in(user, command, settings, folder) for user in ("bob", "alice"))
     return (
-        f"\nWaypost serves on {settings.url} (dev mode: everybody is who they say they are).\n"
+        f"\nWaypost serves on {settings.url} ({mode}).\n"
         f"Scheduled jobs run beside it: {jobs}.\n\n"
         f"In two other terminals:\n"
-        f"    {command} listen {url}--user bob --device phone\n"
-        f'    {command} send {url}--user alice user:bob "hi"\n\n'
+        f"    {command} listen {url}{bob} --device phone\n"
+        f'    {command} send {url}{alice} user:bob "hi"\n\n'
         f"Data: {folder.path}   Stop: Ctrl-C\n\n"
     )
+
+
+def _signing_in(user: str, command: str, settings: Settings, folder: DataFolder) -> str:
+    """The options that sign a user in."""
+    if settings.dev:
+        return f"--user {user}"
+    if settings.has_key_material and not settings.secrets:
+        return f"--token <a token of {user}>"  # of an issuer that we do not know
+    if settings.secrets:
+        where = "WAYPOST_JWT_SECRETS=… "
+    else:
+        where = "" if folder.path == DataFolder(DATA_DIR).path else f"WAYPOST_DATA_DIR={shlex.quote(str(folder.path))} "
+    return f'--token "$({where}{command} token --user {user})"'

@@ -30,7 +30,7 @@ def waypost(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands() -> None:
     done = waypost("--help")
     assert done.returncode == 0
-    assert all(f"    {command} " in done.stdout for command in ("up", "serve", "worker", "migrate"))
+    assert all(f"    {command} " in done.stdout for command in ("up", "serve", "worker", "token", "key", "migrate"))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,22 @@ def test_help_names_the_commands() -> None:
         ("serve", "--processes", "0"),
         ("serve", "--processes", "257"),
         ("serve", "--processes", "two"),
+        ("token",),
+        ("token", "--user", "a/b"),
+        ("token", "--user", "bob", "--device", ""),
+        ("token", "--user", "bob", "--group", "a b"),
+        ("token", "--user", "bob", "--group", "**"),
+        ("token", "--user", "bob", "--ttl", "soon"),
+        ("token", "--user", "bob", "--ttl", "0s"),
+        ("key",),
+        ("key", "new"),
+        ("key", "new", "--scope", ""),
+        ("key", "new", "--scope", "send,fly"),
+        ("key", "new", "--scope", "send", "--name", "two\nlines"),
+        ("key", "new", "--scope", "send", "--name", "x" * 129),
+        ("key", "revoke"),
+        ("key", "revoke", "0123"),
+        ("key", "revoke", "0123456789AB"),
     ],
 )
 def test_a_wrong_command_is_refused(words: tuple[str, ...]) -> None:
@@ -66,13 +82,39 @@ def test_wrong_settings_are_said_all_at_once(command: str) -> None:
 def test_serve_says_what_it_lacks(words: tuple[str, ...]) -> None:
     done = waypost(*words)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "waypost: `serve` needs a store: set WAYPOST_REDIS_URL (`waypost up` brings its own)",
-        "waypost: no way to sign in is configured: set WAYPOST_DEV=1",
-    ]
+    [store, sign_in] = done.stderr.splitlines()
+    assert store == "waypost: `serve` needs a store: set WAYPOST_REDIS_URL (`waypost up` brings its own)"
+    assert sign_in == (
+        "waypost: no way to sign in is configured: set WAYPOST_JWT_SECRETS, WAYPOST_JWT_KEYS or WAYPOST_JWT_JWKS_URL "
+        "(or, for trying out on this machine, WAYPOST_DEV=1)"
+    )
 
 
-@pytest.mark.parametrize("words", [("migrate", "status"), ("worker",), ("worker", "--once", "audit")])
+@pytest.mark.parametrize("way", [{"WAYPOST_DEV": "1"}, {"WAYPOST_JWT_SECRETS": "x" * 32}])
+def test_serve_needs_one_way_to_sign_in(way: dict[str, str]) -> None:
+    done = waypost("serve", **way)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "needs a store" in done.stderr
+
+
+def test_serve_with_a_file_of_keys_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "keys.pem").write_text("hello")
+    done = waypost("serve", WAYPOST_REDIS_URL="redis://127.0.0.1", WAYPOST_JWT_KEYS=str(tmp_path / "keys.pem"))
+    assert done.returncode == 2
+    problem = "no public key in PEM (-----BEGIN PUBLIC KEY-----)"
+    assert done.stderr == f"waypost: WAYPOST_JWT_KEYS: {tmp_path}/keys.pem: {problem}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("migrate", "status"),
+        ("worker",),
+        ("worker", "--once", "audit"),
+        ("key", "list"),
+        ("key", "new", "--scope", "send"),
+    ],
+)
 def test_without_a_store(folder: DataFolder, words: tuple[str, ...]) -> None:
     done = waypost(*words, WAYPOST_DATA_DIR=str(folder.path))
     assert (done.returncode, done.stderr) == (1, "waypost: no store: set WAYPOST_REDIS_URL or give --redis-url\n")

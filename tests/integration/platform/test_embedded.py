@@ -138,3 +138,29 @@ async def test_a_large_log_is_set_aside(folder: DataFolder) -> None:
 
 async def test_a_missing_store_is_not_ready(folder: DataFolder) -> None:
     assert not await folder.is_ready()
+
+
+def test_the_secret_of_tokens_is_made_once_and_for_its_owner_alone(folder: DataFolder) -> None:
+    assert folder.secret() is None
+    with folder.hold():
+        made = folder.make_secret()
+        assert folder.make_secret() == made
+    assert DataFolder(folder.path).secret() == made
+    assert len(made) == 43
+    assert [(path.name, path.stat().st_mode & 0o777) for path in folder.path.glob("jwt*")] == [("jwt-secret", 0o600)]
+
+
+def test_a_secret_that_was_written_half_is_made_anew(folder: DataFolder) -> None:
+    with folder.hold():
+        (folder.path / "jwt-secret.new").write_text("half")
+        path = folder.path / "jwt-secret"
+        path.touch(0o600)
+        assert folder.secret() is None
+        assert len(folder.make_secret()) == 43
+        path.chmod(0o604)
+        with pytest.raises(EmbeddedError, match="open to others"):
+            folder.make_secret()
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(EmbeddedError, match="cannot read"):
+            folder.secret()

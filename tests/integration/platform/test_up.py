@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -15,6 +16,7 @@ import pytest
 import service
 from service.embedded import DataFolder
 from tests.integration.platform.processes import ask, free_port, is_running, pid_of, wait_until
+from tests.integration.platform.test_cli import waypost
 
 TREE = Path(service.__file__).parents[1]
 Start = Callable[..., "Up"]
@@ -183,12 +185,76 @@ def test_a_port_in_use_is_said(folder: DataFolder, start: Start) -> None:
     [
         ({"WAYPOST_HOST": "0.0.0.0"}, "in dev mode anybody who reaches 0.0.0.0 may sign in as anybody"),
         ({"WAYPOST_HOST": "::"}, "in dev mode anybody who reaches :: may sign in as anybody"),
-        ({"WAYPOST_DEV": "0"}, "no way to sign in is configured"),
         ({"WAYPOST_REDIS_URL": "redis://127.0.0.1"}, "`up` runs its own store"),
     ],
 )
 def test_what_up_does_not_do_is_said(start: Start, variables: dict[str, str], said: str) -> None:
     assert said in start(**variables).ends(1)
+
+
+def test_without_dev_mode_tokens_sign_in(folder: DataFolder, start: Start) -> None:
+    up = start(WAYPOST_DEV="0", WAYPOST_HOST="0.0.0.0").wait_ready()
+    assert "(who connects needs a token)" in up.said
+    secret_file = folder.path / "jwt-secret"
+    assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
+    secret = secret_file.read_text().strip()
+    assert len(secret) == 43
+    assert secret not in up.said
+    # As the banner has it, typed into a shell.
+    sending = next(line for line in up.said.splitlines() if ' user:bob "hi"' in line)
+    assert f"WAYPOST_DATA_DIR={folder.path} " in sending
+    sent = subprocess.run(
+        sending, shell=True, cwd=TREE, env=typed(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert sent.stdout.startswith("sent user:alice "), sent.stderr
+    for words in (("--user", "alice"), ("--token", secret)):
+        refused = waypost("send", "--url", f"http://127.0.0.1:{up.port}", *words, "user:bob", "hi")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "unauthorised" in refused.stderr
+    up.stop()
+    again = start(WAYPOST_DEV="0", WAYPOST_PORT=str(up.port)).wait_ready()
+    assert secret_file.read_text().strip() == secret
+    again.stop()
+
+
+def typed() -> dict[str, str]:
+    """Our environment, with `waypost` where a shell finds it."""
+    return environ(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", PYTHONPATH=str(TREE))
+
+
+def test_in_dev_mode_a_token_signs_in_too(folder: DataFolder, start: Start) -> None:
+    up = start().wait_ready()
+    url = f"http://127.0.0.1:{up.port}"
+    made = waypost("token", "--user", "alice", WAYPOST_DATA_DIR=str(folder.path))
+    assert made.returncode == 0, made.stderr
+    sent = waypost("send", "--url", url, "user:bob", "hi", WAYPOST_TOKEN=made.stdout.strip())
+    assert sent.stdout.startswith("sent user:alice "), sent.stderr
+    sent = waypost("send", "--url", url, "--user", "bob", "--token", made.stdout.strip(), "user:bob", "hi")
+    assert "the token is of another user than the one that is named" in sent.stderr
+    up.stop()
+
+
+def test_key_material_of_ones_own_is_used(folder: DataFolder, start: Start) -> None:
+    secret = "chosen-by-whoever-runs-this-service"
+    up = start(WAYPOST_DEV="0", WAYPOST_JWT_SECRETS=secret).wait_ready()
+    assert not (folder.path / "jwt-secret").exists()
+    assert '--token "$(WAYPOST_JWT_SECRETS=… ' in up.said
+    assert secret not in up.said
+    made = waypost("token", "--user", "alice", WAYPOST_JWT_SECRETS=secret)
+    sent = waypost("send", "--url", f"http://127.0.0.1:{up.port}", "user:bob", "hi", WAYPOST_TOKEN=made.stdout.strip())
+    assert sent.stdout.startswith("sent user:alice "), sent.stderr
+    up.stop()
+
+
+def test_a_secret_that_others_can_read_is_not_used(folder: DataFolder, start: Start) -> None:
+    folder.path.mkdir()
+    secret_file = folder.path / "jwt-secret"
+    secret_file.write_text("x" * 43)
+    secret_file.chmod(0o640)
+    assert f"{secret_file} is open to others" in start().ends(1)
+    made = waypost("token", "--user", "alice", WAYPOST_DATA_DIR=str(folder.path))
+    assert (made.returncode, made.stdout) == (1, "")
+    assert f"{secret_file} is open to others" in made.stderr
 
 
 def test_a_folder_named_service_is_not_taken_for_ours(folder: DataFolder, tmp_path: Path) -> None:
