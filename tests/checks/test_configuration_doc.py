@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from service.config import Duration, Known, known
+from service.config import Duration, Known, Rate, known
 from service.core.retention import duration_text
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -20,7 +20,8 @@ def row_of(setting: Known) -> tuple[str, str]:
         text = str(int(default))
     else:
         text = f"{default:g}" if isinstance(default, float) else str(default)
-    return (f"`{text}`" if text else "(empty)"), UNITS.get(setting.key.rsplit("_", 1)[-1], "")
+    unit = "per second" if setting.type is Rate else UNITS.get(setting.key.rsplit("_", 1)[-1], "")
+    return (f"`{text}`" if text else "(empty)"), unit
 
 
 def test_every_setting_has_its_row() -> None:

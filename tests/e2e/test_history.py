@@ -8,9 +8,9 @@ import pytest
 from service.core.names import parse_id
 from service.store import Store, TrimCause
 from tests.e2e.conftest import StartNode, StartNodes
+from tests.integration.http.web import fetch, look
 from tests.integration.store.kit import Server
 from tests.integration.wire.kit import eventually, join, leave
-from tests.integration.wire.web import fetch, look
 from tests.service import Frame, NodeProcess, Phone
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import pytest
 
 from service.core.names import parse_id
 from tests.e2e.conftest import StartNode, StartNodes
+from tests.integration.http.web import look, redact
 from tests.integration.store.kit import Admin, Server
 from tests.integration.wire.kit import Net, eventually, join
-from tests.integration.wire.web import look, redact
 from tests.service import Frame, Phone
 
 pytestmark = pytest.mark.anyio
