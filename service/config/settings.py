@@ -83,8 +83,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: Count = 20_000
     # One user's on a node: dozens of tabs and phones are somebody's, hundreds are a loop that forgot to close.
     connections_per_user: Count = 100
-    # Sockets that have not said yet who they are: they cost memory, and anybody can open them.
-    strangers: Count = 1000
+    # Sockets that have not said yet who they are: they cost memory, and anybody can open them. When a node comes back
+    # everybody does so at once, over slow networks too.
+    strangers: Count = 2000
     # Each keeps offsets until it has been idle for long; who makes a name up at every start would fill the store.
     devices_per_user: Count = 1000
     # Joining, leaving and each look at a group's record stay short; larger audiences are what `all` is for.

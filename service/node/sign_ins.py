@@ -52,9 +52,9 @@ class SignIns:
 
     @contextmanager
     def stranger(self) -> Iterator[None]:
-        """While nobody knows who a socket is. Raises `too_many_connections`."""
+        """While nobody knows who a socket is. Raises `Unavailable`: it may come back when others have signed in."""
         if self._strangers >= self._strangers_max:
-            raise WaypostError("too_many_connections", "too many are about to sign in to this node")
+            raise Unavailable("too many are about to sign in to this node")
         self._strangers += 1
         try:
             yield

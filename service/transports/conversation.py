@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 from service.config import Settings
 from service.core.frames import ClientFrame, Malformed
 from service.core.session import Life
-from service.errors import ERRORS, WaypostError
+from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 from service.log import Log
 from service.node.connection import Connection
 from service.transports.ready_frames import ReadyFrames, protocol_of
@@ -136,5 +136,5 @@ async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> No
     """Who may not in: browsers see no HTTP status, so the refusal is said in a frame and a close code."""
     protocol = protocol_of(websocket.scope)
     protocol.transport.write(text)
-    protocol.close(ERRORS[problem.code].close or 4105, problem.code)
+    protocol.close(ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.code)
     await protocol.closed()
