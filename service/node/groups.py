@@ -8,7 +8,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
-from service.core.names import group_stream
+from service.core.names import ZERO, EntryId, group_stream
 from service.errors import WaypostError
 from service.node.calls import Calls
 from service.store import GroupState, Member, Role, Store, TrimCause
@@ -124,23 +124,45 @@ class Groups:
         Whoever asks is removed last, so that it may be repeated when it was cut short. Raises `not_member`,
         `not_allowed`; to a server key `no_group`.
         """
+        stream = group_stream(group)
+        head = await self._head(stream)
         async with self._calls.one():
             await self._store.delete_group(group, by=by, by_key=not by)
-        # As long as it has members nobody can make the group anew: what goes is what was there, and nothing since.
+        # What goes is what was there before: an empty group may have been made anew by now, and its messages stay.
         # Devices that lack some of it get a gap as wide as that, for their memberships end where the gap does.
-        await self._trim(group_stream(group))
+        await self._trim(stream, head)
         while await self._remove_members(group, but=by):
             pass
-        if by:
+        if by and await self._is_gone(group):
             await self._remove(group, by)
-        self._node.log.info("group_deleted", stream=group_stream(group))
+        self._node.log.info("group_deleted", stream=stream)
 
-    async def _trim(self, stream: str) -> None:
+    async def _head(self, stream: str) -> EntryId:
+        """The head of a group's stream, whoever asks; 0-0 where there is no such group."""
+        try:
+            async with self._calls.one():
+                return (await self._store.stream_facts(stream)).head
+        except WaypostError as problem:
+            if problem.code != "no_group":
+                raise
+            return ZERO
+
+    async def _is_gone(self, group: str) -> bool:
+        """Whether the group is deleted, and has not been made anew."""
+        try:
+            await self.look(group, "")
+        except WaypostError as problem:
+            if problem.code != "no_group":
+                raise
+            return True
+        return False
+
+    async def _trim(self, stream: str, upto: EntryId) -> None:
         cause = TrimCause(policy="deleted", run=secrets.token_hex(8))  # its steps share a line of the ledger
         has_more = True
         while has_more:
             async with self._calls.one():
-                has_more = (await self._store.trim(stream, None, cause)).more
+                has_more = (await self._store.trim(stream, upto, cause)).more
 
     async def _remove_members(self, group: str, *, but: str) -> int:
         """Removes everybody whom one walk through the members finds. Returns how many those were."""
@@ -148,6 +170,8 @@ class Groups:
         while not is_over:
             async with self._calls.one():
                 members, cursor = await self._store.members(group, cursor, MEMBERS_AT_ONCE)
+            if not await self._is_gone(group):
+                break  # it was made anew, which it cannot be before all its members are gone: these are others
             removing = (self._remove(group, member.user) for member in members if member.user != but)
             for gone in await asyncio.gather(*removing, return_exceptions=True):
                 if isinstance(gone, BaseException):

@@ -1,5 +1,6 @@
 """A call was carried out and its answer never came: `uncertain`, and what may be repeated says so and is harmless."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from service.store.functions import library
 from tests.integration.http.web import Caller, check_problem, path_of
 from tests.integration.store.kit import Server, numbers_in
-from tests.integration.wire.kit import eventually
+from tests.integration.wire.kit import eventually, n_of
 from tests.proxy import Proxy
 from tests.service import NodeProcess
 
@@ -74,3 +75,26 @@ async def test_a_change_may_be_repeated(
     await eventually(node.is_ready, "it is ready again")
     again = await owner(method, path, body)
     assert again.status == status, again
+
+
+async def test_what_is_said_in_a_group_that_was_made_anew_meanwhile_stays(
+    behind: tuple[NodeProcess, Proxy], database: Server, alice: str, bob: str, group: str
+) -> None:
+    node, proxy = behind
+    await eventually(node.is_ready, "it is ready")
+    caller, server = Caller(node, alice), await Caller.with_key(node, database, "groups")
+    await caller.make(group)
+    await caller.send(f"group:{group}", "old")
+    assert (await caller("DELETE", path_of("groups", group, "members", alice))).status == 204
+    held = proxy.hold_calls(library("trim"))
+    deleting = asyncio.create_task(server("DELETE", path_of("groups", group)))
+    await eventually(lambda: held.hits, "the group is marked, and empty")
+    new = Caller(node, bob)
+    made = await new.make(group)
+    said = await new.send(f"group:{group}", "new")
+    held.release()
+    assert (await deleting).status == 204
+    page = await new.gets(path_of("streams", f"group:{group}", "messages"))
+    assert [one["id"] for one in page["messages"]] == [made["since"], said["id"]]
+    assert (await new.gets(path_of("groups", group)))["members"] == 1
+    assert numbers_in(database.admin, f"group:{group}")[-1] == n_of(said["id"])
