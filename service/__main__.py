@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from service import config
-from service.cli import client, key, migrate, retention, serve, tls, token, up, worker
+from service.cli import client, doctor, key, migrate, retention, serve, tls, token, up, worker
 
 # In the order of `waypost --help`.
-COMMANDS = (up, serve, worker, token, key, client, retention, migrate)
+COMMANDS = (up, serve, worker, token, key, client, retention, migrate, doctor)
 
 EXIT_USAGE = 2  # as argparse has it
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it

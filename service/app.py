@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 import uvloop
-from uvicorn.config import STARTUP_FAILURE
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
+from uvicorn.config import STARTUP_FAILURE
 
 from service.api.cross_origin import cross_origin
 from service.api.problems import no_route

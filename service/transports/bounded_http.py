@@ -74,7 +74,7 @@ class BoundedHttp(H11Protocol):
     def is_moving(self) -> bool:
         """See `Waiting`: a large answer may be on its way to a slow phone."""
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        return 0 < self._unsent and (before == 0 or self._unsent < before)
+        return self._unsent > 0 and (before == 0 or self._unsent < before)
 
     # -- what uvicorn's protocol is told -------------------------------------------------------------------------------
 
