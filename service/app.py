@@ -235,7 +235,10 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
     node = Node(store, settings)
     app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0)
     door = Door(
-        Silent(settings.limits.silent, settings.head_timeout_s), settings.limits.head_bytes, server_context(settings)
+        Silent(settings.limits.silent, settings.head_timeout_s),
+        Silent(settings.limits.connections, settings.idle_close_s),
+        settings.limits.head_bytes,
+        server_context(settings),
     )
     config = uvicorn.Config(
         SecurityHeaders(app),

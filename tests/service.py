@@ -66,7 +66,10 @@ class NodeProcess:
     def start(self, *, wait: bool = True) -> Self:
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", *self.arguments], env=self.environ, stdout=output, stderr=output
+                [sys.executable, "-m", "service", "serve", *self.arguments],
+                env=self.environ,
+                stdout=output,
+                stderr=output,
             )
         if wait:
             self.wait_until_ready()

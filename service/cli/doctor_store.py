@@ -94,13 +94,18 @@ def _users(seen: "Diagnosis", url: str, user: str | None) -> list[Finding]:
     elif is_near:
         who = ok("redis user", "the user `default`, over a socket that has an owner")
     else:
-        who = warn("redis user", "signs in as `default`", "make the ACL users of docs/security.md, then `user default off`")
+        who = warn(
+            "redis user", "signs in as `default`", "make the ACL users of docs/security.md, then `user default off`"
+        )
     if seen.rights is None:
         mend = "run doctor as `waypost-admin` (--redis-url): docs/security.md"
         return [who, warn("redis acl", f"cannot be asked what {name} may do", mend)]
     if seen.rights.lacking:
         granted = " ".join(f"+{command}" for command in seen.rights.lacking)
-        return [who, bad("redis acl", f"{name} lacks {', '.join(seen.rights.lacking)}", f"ACL SETUSER {name} {granted}")]
+        return [
+            who,
+            bad("redis acl", f"{name} lacks {', '.join(seen.rights.lacking)}", f"ACL SETUSER {name} {granted}"),
+        ]
     if seen.rights.dangerous and not (is_near and name == "default"):
         text = f"{name} may do what Waypost never does: {'; '.join(seen.rights.dangerous)}"
         return [who, warn("redis acl", text, "grant only the ACL line of docs/security.md")]
@@ -136,7 +141,9 @@ def _on_disk(seen: "Diagnosis") -> Finding:
         return bad("disk", "the append-only file cannot be written", "look at the server's log and its disk")
     fsync = seen.config.get("appendfsync")
     if fsync is None:
-        return warn("disk", "append-only file; whether it is fsynced cannot be read, so `sent` says `memory`", UNREADABLE)
+        return warn(
+            "disk", "append-only file; whether it is fsynced cannot be read, so `sent` says `memory`", UNREADABLE
+        )
     if fsync == "no":
         return bad("disk", "appendfsync no: a crash loses the last half minute", "appendfsync always")
     if fsync != "always":

@@ -28,9 +28,13 @@ _quiet.setLevel(logging.ERROR)  # what clients do wrong is at most a warning the
 
 
 class Door(msgspec.Struct, frozen=True):
-    """What all sockets of a node share. `tls` is None where it speaks plain HTTP."""
+    """What all sockets of a node share: those that ask for nothing, those that take no answer, and the limit of a head.
+
+    `tls` is None where it speaks plain HTTP.
+    """
 
     silent: Silent
+    stuck: Silent
     head_bytes: int
     tls: ssl.SSLContext | None = None
 
@@ -47,7 +51,9 @@ class _Bounded(h11.Connection):
         """As h11's, and raises its error for a head above the limits."""
         event = super().next_event()
         if isinstance(event, h11.Request):
-            size = len(event.method) + len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+            size = (
+                len(event.method) + len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+            )
             if size > self._head_bytes or len(event.headers) > HEADERS_MAX:
                 raise h11.RemoteProtocolError("head too large", error_status_hint=431)
             self._on_request()
@@ -74,7 +80,7 @@ class BoundedHttp(H11Protocol):
     def is_moving(self) -> bool:
         """See `Waiting`: a large answer may be on its way to a slow phone."""
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        return self._unsent > 0 and (before == 0 or self._unsent < before)
+        return 0 < self._unsent < before
 
     # -- what uvicorn's protocol is told -------------------------------------------------------------------------------
 
@@ -86,6 +92,7 @@ class BoundedHttp(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._door.silent.leave(self)
+        self._door.stuck.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -95,7 +102,7 @@ class BoundedHttp(H11Protocol):
 
     def on_response_complete(self) -> None:
         """The answer is written, and the next request is waited for; also what takes the last answer too slowly is."""
-        self._unsent = 0
+        self._unsent = self.transport.get_write_buffer_size()
         self._door.silent.enter(self)
         super().on_response_complete()
 
@@ -115,6 +122,17 @@ class BoundedHttp(H11Protocol):
                 self.connections.discard(upgraded)
                 self.connections.add(self)
                 self._refuse("bad_http", "an upgrade has no body, and its headers are plain text")
+
+    def pause_writing(self) -> None:
+        """The client takes its answers more slowly than they come; whether it takes any is looked at from now on."""
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._door.stuck.enter(self)
+
+    def resume_writing(self) -> None:
+        """It has taken most of them."""
+        self._door.stuck.leave(self)
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """The node ends."""

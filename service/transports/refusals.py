@@ -7,7 +7,9 @@ import msgspec
 from service.errors import ERRORS
 from service.transports.security_headers import HEADERS
 
-LINGER_S = 2.0  # how long a client that is still sending is listened to: cut off earlier, it would never read the answer
+LINGER_S = (
+    2.0  # how long a client that is still sending is listened to: cut off earlier, it would never read the answer
+)
 
 _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 

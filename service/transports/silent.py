@@ -55,7 +55,6 @@ class Silent:
             socket.cut()
 
     def _look(self) -> None:
-        self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
         due = [socket for socket, deadline in self._deadlines.items() if deadline <= now]
@@ -65,5 +64,5 @@ class Silent:
                 self.enter(socket)
             else:
                 socket.cut()
-        if self._deadlines and self._timer is None:
-            self._timer = loop.call_at(next(iter(self._deadlines.values())), self._look)
+        first = next(iter(self._deadlines.values()), None)
+        self._timer = None if first is None else loop.call_at(first, self._look)

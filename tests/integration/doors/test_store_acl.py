@@ -36,7 +36,9 @@ class Guarded(NamedTuple):
 
 def lines() -> dict[str, str]:
     """The ACL lines in docs/security.md, by user."""
-    found = re.findall(r"^ *(user (waypost(?:-admin)?) on .*)$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^ *(user (waypost(?:-admin)?) on .*)$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
+    )
     return {user: line for line, user in found}
 
 
