@@ -110,7 +110,7 @@ def _sign(
     if not is_authority:
         building = building.add_extension(x509.SubjectAlternativeName(names), critical=False)
     else:
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # noqa: FBT003 - x509's order
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         building = building.add_extension(usage, critical=True)
     return building.sign(signer, hashes.SHA256())
 

@@ -18,8 +18,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "doctor",
         help="check a deployment, and say what to do",
-        description="Look at the settings, the store and the nodes, and print a line a check: ok, warn or bad, with what "
-        "mends it. Run it with the settings of the nodes. Exit code 1 when something is bad.",
+        description="Look at the settings, the store and the nodes, and print a line a check: ok, warn or bad, with "
+        "what mends it. Run it with the settings of the nodes. Exit code 1 when something is bad.",
     )
     store.add_argument(parser)
     tls.add_calling(parser)

@@ -89,8 +89,10 @@ def _material(settings: Settings) -> list[str]:
     from service.core import public_keys  # noqa: PLC0415
 
     found = [f"{len(settings.secrets)} secrets, the shortest long enough"] if settings.secrets else []
-    for one in public_keys.read(settings.jwt_keys) if settings.jwt_keys else []:
-        found.append(f"RSA, {one.key.key_size} bits" if isinstance(one.key, RSAPublicKey) else one.algorithm)
+    found += [
+        f"RSA, {one.key.key_size} bits" if isinstance(one.key, RSAPublicKey) else one.algorithm
+        for one in (public_keys.read(settings.jwt_keys) if settings.jwt_keys else ())
+    ]
     return [*found, "a JWKS URL"] if settings.jwt_jwks_url else found
 
 

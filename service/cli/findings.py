@@ -6,7 +6,7 @@ import msgspec
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One check. `text` says what is, `mend` the setting or command that changes it, "" where nothing has to be done."""
+    """One check. `text` says what is, `mend` which setting or command changes it, "" where nothing has to be done."""
 
     check: str
     state: Literal["ok", "warn", "bad"]

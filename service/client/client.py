@@ -59,7 +59,8 @@ class Client:
     kept by the server. Not `listens`: events are not wanted and count as taken, for a program that only sends. Not
     `acknowledges`: nothing is acknowledged, so that the next client of the device gets it all again. `offsets` and
     `epoch` are what `offsets` gave in an earlier run, for a program that keeps them itself. `ca_file` is a PEM file of
-    the authorities to trust, instead of the machine's. Raises `ValueError` for a `url` that is none, and for such a file.
+    the authorities to trust, instead of the machine's. Raises `ValueError` for a `url` that is none, and for a file
+    that is none.
     """
 
     def __init__(

@@ -86,8 +86,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections_per_user: Count = 100
     # Sockets that have not said yet who they are: they cost memory, and anybody can open them.
     strangers: Count = 1000
-    # Sockets that have asked for nothing, or are between two requests: above it the one that is silent longest is closed,
-    # so that thousands of them keep nobody out who has something to say.
+    # Sockets that have asked for nothing, or are between two requests: above it the one that is silent longest is
+    # closed, so that thousands of them keep nobody out who has something to say.
     silent: Count = 1000
     # All headers of a request with its first line, a token of 8 KiB among them. Above it: 431.
     head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
@@ -224,8 +224,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     # Below the 30-60 s after which proxies and mobile networks drop a silent connection.
     ping_s: Seconds = 25.0
-    # From the opening of a socket, and from the end of each answer, until a request has come with all its headers, the TLS
-    # handshake included. A slow phone needs two.
+    # From the opening of a socket, and from the end of each answer, until a request has come with all its headers, the
+    # TLS handshake included. A slow phone needs two.
     head_timeout_s: Seconds = 10.0
     # An open socket that never signs in costs memory.
     hello_timeout_s: Seconds = 10.0

@@ -3,8 +3,8 @@
 Held to the code by tests: everything here is called somewhere, and with exactly this everything works.
 """
 
-# Subcommands are spelt as ACLs spell them, each with words that it takes, for `ACL DRYRUN`. Whoever signs in needs no more
-# for `AUTH`.
+# Subcommands are spelt as ACLs spell them, each with words that it takes, for `ACL DRYRUN`. Whoever signs in needs no
+# more for `AUTH`.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "client|setname": ("client", "setname", "x"),
     "config|get": ("config", "get", "x"),

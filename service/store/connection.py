@@ -132,7 +132,7 @@ class Link:
     """A pool of connections to one server. Connects at need; bounded; calls queue for a free connection."""
 
     def __init__(self, url: str, options: StoreOptions) -> None:
-        """Raises `StoreRefused` when `url` is none of redis://, rediss://, unix://, or names files that are not there."""
+        """Raises `StoreRefused` when `url` is none of redis://, rediss://, unix://, or names files that cannot be read."""
         _check_files(url)
         try:
             self._factory = ConnectionPool.from_url(
@@ -145,7 +145,8 @@ class Link:
                 socket_connect_timeout=options.connect_timeout_s,
                 health_check_interval=0,
             )
-            self._factory.make_connection()  # type: ignore[no-untyped-call] - which knows what a query may say
+            # Which knows what a query may say.
+            self._factory.make_connection()  # type: ignore[no-untyped-call]
         except (ValueError, TypeError):
             # The reason might repeat a part of the password.
             raise StoreRefused(

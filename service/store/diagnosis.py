@@ -1,7 +1,6 @@
 """How a server and the store on it stand, for who runs them: reads whatever it may, and changes nothing."""
 
 import time
-from collections.abc import Sequence
 from statistics import median
 
 import msgspec
@@ -9,7 +8,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from service.errors import WaypostError
 from service.store import acl, decode, facts, functions, keys
-from service.store.connection import Command, Link, reply_error
+from service.store.connection import Command, Link, Reply, reply_error
 from service.store.context import Context
 from service.store.nodes import OLDEST, SCHEMA
 from service.store.records import NodeFacts, StoreOptions
@@ -28,9 +27,9 @@ class Rights(msgspec.Struct, frozen=True):
 class Diagnosis(msgspec.Struct, frozen=True):
     """`info` is all of INFO. What the server does not tell is None; `config` leaves it out.
 
-    `clock_ahead_ms`: by how much the server's clock is ahead of this machine's. `user` is whom the URL signs in as, `rights`
-    those of the user that was asked about. `schema` is None in a store that was never migrated; `epochs` are those of its
-    partitions, "" for none, and `fenced` counts partitions whose epoch names another run of the server.
+    `clock_ahead_ms`: by how much the server's clock is ahead of this machine's. `user` is whom the URL signs in as,
+    `rights` those of the user that was asked about. `schema` is None in a store that was never migrated; `epochs` are
+    those of its partitions, "" for none, and `fenced` counts partitions whose epoch names another run of the server.
     """
 
     product: str
@@ -84,8 +83,8 @@ async def _diagnose(link: Link, options: StoreOptions, user: str | None) -> Diag
         found = await _asked(link, ("CONFIG", "GET", name))
         if found:
             configs[name] = found[1].decode()
-    name = await _asked(link, ("ACL", "WHOAMI"))
-    signed_in = None if name is None else name.decode()
+    told = await _asked(link, ("ACL", "WHOAMI"))
+    signed_in = None if told is None else told.decode()
     schema, epochs, fenced = await _fences(link, info["run_id"])
     return Diagnosis(
         product=product,
@@ -105,7 +104,7 @@ async def _diagnose(link: Link, options: StoreOptions, user: str | None) -> Diag
     )
 
 
-async def _asked(link: Link, command: Command) -> Sequence[bytes] | bytes | None:
+async def _asked(link: Link, command: Command) -> Reply:
     """The answer, None where the server has an error for it: hosted ones refuse some commands."""
     [reply] = await link.pipeline([command], is_write=False)
     return None if isinstance(reply, RedisError) else reply

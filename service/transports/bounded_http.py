@@ -1,7 +1,7 @@
 """The uvicorn HTTP protocol that nodes use: h11, with a bound on everything that comes before a request is whole.
 
-A head (request line and headers) has `head_timeout_s` and `head_bytes`; sockets without one are few (`silent.py`). What is
-no HTTP is answered like any other refusal, and logged by nobody: who sends it would fill the disk.
+A head (request line and headers) has `head_timeout_s` and `head_bytes`; sockets without one are few (`silent.py`). What
+is no HTTP is answered like any other refusal, and logged by nobody: who sends it would fill the disk.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 
 import h11
 import msgspec
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.transports.ready_frames import ReadyFrames
 from service.transports.refusals import answer_and_end, refusal
@@ -156,7 +156,8 @@ class BoundedHttp(H11Protocol):
             return
         self._is_refused = True
         self._unset_keepalive_if_required()
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
             self.transport.abort()  # in the middle of another answer nothing can be said
             return
         answer_and_end(self.transport, refusal(code, detail))

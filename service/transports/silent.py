@@ -1,9 +1,9 @@
 """Sockets that ask for nothing: bounded in number and in time, so that they cannot keep out who has something to say.
 
 A socket waits here from its opening until its first request is whole (TLS handshake, request line, headers), and again
-from each answer to the next request. It costs a file descriptor and some kilobytes, and nobody knows whose it is. Of too
-many the one that has been here longest goes: an honest client says what it wants within a round trip, and is gone from
-here long before.
+from each answer to the next request. It costs a file descriptor and some kilobytes, and nobody knows whose it is. Of
+too many the one that has been here longest goes: an honest client says what it wants within a round trip, and is gone
+from here long before.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ class Waiting(Protocol):
         """Ends it at once. It is not here any more."""
 
     def is_moving(self) -> bool:
-        """Whether it still takes what was written to it, since this was asked last: then it may stay for another term."""
+        """Whether it has taken something of what was written to it since this was asked last: then it may stay."""
 
 
 class Silent:

@@ -18,9 +18,7 @@ PAUSE_S = 1.0  # after a refusal of the system, which mostly has no descriptor l
 
 
 class TlsListener:
-    """What listens on one socket, and closes it in the end. Made with a running loop; to uvicorn it looks like a server of
-    asyncio's.
-    """
+    """What listens on one socket, and closes it in the end. To uvicorn it looks like a server of asyncio's."""
 
     def __init__(self, listening: socket.socket, door: Door, make_http: Callable[[], BoundedHttp]) -> None:
         self.sockets = (listening,)

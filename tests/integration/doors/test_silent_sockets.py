@@ -45,7 +45,7 @@ async def silent(node: NodeProcess, count: int) -> list[Raw]:
 
 
 async def test_hundreds_of_them_keep_nobody_out(few: NodeProcess, alice: str) -> None:
-    """The oldest goes for each that comes: those that talk are never in the way, and a connection is not one of them."""
+    """The oldest goes for each that comes. Those that talk are long gone from among them when it would be their turn."""
     phone = await Phone.dial(few.url, alice, ssl=few.trust)
     await phone.say(type="hello")
     await phone.wait("live")
@@ -85,6 +85,8 @@ async def test_a_head_has_a_time(few: NodeProcess) -> None:
     for task in dripping:
         task.cancel()
     await asyncio.gather(*dripping, return_exceptions=True)
+    for raw in (nothing, slow, second):
+        await raw.close()
 
 
 async def test_an_upgrade_without_a_hello_has_a_time(start_node: StartNode) -> None:

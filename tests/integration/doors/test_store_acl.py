@@ -122,7 +122,7 @@ async def test_everything_works_with_exactly_these_commands(guarded: Guarded) ->
     }
     node = NodeProcess(urls["waypost"], "guarded", **settings)
     policies = Path(server.folder, "waypost.toml")
-    policies.write_text(
+    policies.write_text(  # noqa: ASYNC240 - a line
         '[[retention.policies]]\nmatch = "user:*"\nmax_entries = 5\nhold_unread = "1d"\n'
         '[[retention.policies]]\nmatch = "group:*"\nmax_bytes = 2000\n'
     )
@@ -190,7 +190,7 @@ def test_what_is_outside_is_refused(guarded: Guarded) -> None:
         try:
             for command in acl.DANGEROUS:
                 with pytest.raises(redis.exceptions.NoPermissionError):
-                    client.execute_command(*command)
+                    client.execute_command(*command)  # type: ignore[no-untyped-call]
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.publish("wp:anything", "x")
         finally:

@@ -89,7 +89,7 @@ async def test_nothing_older_than_tls_1_2(secure: NodeProcess) -> None:
 
     assert await asyncio.to_thread(shake, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
     assert await asyncio.to_thread(shake, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-    with pytest.warns(DeprecationWarning), pytest.raises((ssl.SSLError, ConnectionError)):
+    with pytest.warns(DeprecationWarning, match="TLSv1"), pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.to_thread(shake, ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 
 
@@ -110,7 +110,7 @@ async def test_a_frame_that_the_library_refuses_is_told_though_more_is_coming(se
     with contextlib.suppress(Exception):
         await phone.websocket.send("x" * 3_000_000)
     assert await phone.ends() == 1009
-    wait_until(lambda: phone.websocket.transport.is_closing(), "the socket is closed")
+    wait_until(phone.websocket.transport.is_closing, "the socket is closed")
 
 
 async def test_a_client_that_drains_nothing_is_closed_and_resumes(secure: NodeProcess, alice: str, bob: str) -> None:
