@@ -41,6 +41,7 @@ log = Log("app")
 # New objects between two looks for cycles. At Python's 700 each batch of messages sets off several looks, which find
 # nothing: only connections that have ended are garbage in cycles. At 20,000 those of a storm would wait for too long.
 GARBAGE_LOOK = 5000
+KEEP_ALIVE_S = 5  # between two requests: a page that asks again at once need not shake hands again
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
 READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
 # How long connections that wait in sockets we were given are kept waiting for the node to be ready. One that is taken
@@ -249,6 +250,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         proxy_headers=True,
         forwarded_allow_ips=settings.forwarded_allow_ips,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=settings.limits.ws_max_bytes,
         ws_ping_interval=None,  # the transports ping, and see the pongs
         ws_per_message_deflate=False,  # a frame is built once for all receivers

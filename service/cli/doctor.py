@@ -60,7 +60,6 @@ async def _examine(args: argparse.Namespace, settings: Settings) -> list[Finding
             found.append(bad("redis", error.detail, "look at WAYPOST_REDIS_URL, and whether the server runs"))
         else:
             found += doctor_store.examine(seen, url, settings, user)
-            has_nodes = any(finding.check == "nodes" and finding.state != "bad" for finding in found)
-            has_nodes = has_nodes and bool(seen.nodes)
+            has_nodes = any(node.facts for node in seen.nodes or ())
     found.append(await asyncio.to_thread(doctor_settings.reach, settings, has_nodes=has_nodes))
     return found

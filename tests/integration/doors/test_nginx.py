@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,13 +17,14 @@ from tests.integration.doors.raw import Raw
 from tests.integration.http.web import fetch, path_of
 from tests.integration.store.kit import wait_until
 from tests.integration.wire.conftest import StartNode
+from tests.proxies import nginx
 from tests.service import NodeProcess, Phone, free_port
 from tests.tokens import SIGNED, bearer, mint
 
 pytestmark = pytest.mark.anyio
 
 CONF = Path(__file__).parents[3] / "compose" / "nginx.conf"
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+NGINX = nginx()
 
 
 class Proxied(NamedTuple):
