@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from service import config
-from service.cli import client, key, migrate, retention, serve, token, up, worker
+from service.cli import client, doctor, key, migrate, retention, serve, tls, token, up, worker
 
 # In the order of `waypost --help`.
-COMMANDS = (up, serve, worker, token, key, client, retention, migrate)
+COMMANDS = (up, serve, worker, token, key, client, retention, migrate, doctor)
 
 EXIT_USAGE = 2  # as argparse has it
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -21,7 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of the command line and return its exit code: 2 when it or the settings cannot be used."""
     args = _parser().parse_args(argv)
     try:
-        settings = config.load(os.environ, dev_default=getattr(args, "dev_default", False))
+        settings = config.load(
+            {**os.environ, **tls.given(args)},
+            dev_default=getattr(args, "dev_default", False),
+            is_serving=getattr(args, "is_serving", False),
+        )
     except config.SettingsError as error:
         for line in error.lines:
             print(f"waypost: {line}", file=sys.stderr)

@@ -2,32 +2,46 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from socket import socket
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
+from uvicorn.config import STARTUP_FAILURE
 
 from service.api.cross_origin import cross_origin
 from service.api.problems import no_route
 from service.api.routes import ROUTES
 from service.config import Settings
+from service.config.tls import server_context
 from service.errors import Reset, WaypostError
 from service.log import Log
 from service.node import Node
 from service.store import Store, StoreOptions, StoreRefused
 from service.transports import chat, websocket
+from service.transports.bounded_http import BoundedHttp, Door
 from service.transports.ready_frames import ReadyFrames
+from service.transports.security_headers import SecurityHeaders
+from service.transports.silent import Silent
+from service.transports.tls_listener import TlsListener
+
+if TYPE_CHECKING:
+    from asyncio.base_events import Server as Listener
 
 log = Log("app")
 
 # New objects between two looks for cycles. At Python's 700 each batch of messages sets off several looks, which find
 # nothing: only connections that have ended are garbage in cycles. At 20,000 those of a storm would wait for too long.
 GARBAGE_LOOK = 5000
+KEEP_ALIVE_S = 5  # between two requests: a page that asks again at once need not shake hands again
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
 READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
 # How long connections that wait in sockets we were given are kept waiting for the node to be ready. One that is taken
@@ -110,19 +124,47 @@ def _end_with(running: asyncio.Task[None]) -> None:
 class Server(uvicorn.Server):
     """uvicorn, which at the end first lets the node say goodbye to its clients."""
 
-    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, node: Node, settings: Settings, door: Door, tell: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
         self._node = node
-        self._drain_s = drain_s
+        self._drain_s = settings.drain_s
+        self._scheme = "https" if door.tls else "http"
+        self._door = door
         self._tell = tell
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Starts, and says where."""
-        await super().startup(sockets)
+        if self._door.tls is None:
+            await super().startup(sockets)
+        else:
+            await self._start_tls(sockets)
         if self.started:
-            log.info("serving", url=f"http://{self.config.host}:{self.config.port}", node=self._node.name)
+            log.info("serving", url=f"{self._scheme}://{self.config.host}:{self.config.port}", node=self._node.name)
             self._tell("serving")
             self._looking = asyncio.create_task(self._tell_when_ready(), name="tell when ready")
+
+    async def _start_tls(self, sockets: list[socket] | None) -> None:
+        """What uvicorn does, with listeners of our own."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        make_http = functools.partial(
+            BoundedHttp,
+            door=self._door,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        try:
+            listening = await _bound(self.config) if sockets is None else sockets
+        except OSError as error:
+            log.error("cannot_serve", error=str(error))
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        self.servers = [cast("Listener", TlsListener(one, self._door, make_http)) for one in listening]
+        self.started = True
 
     async def _tell_when_ready(self) -> None:
         await _until_ready(self._node)
@@ -140,6 +182,9 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(GOODBYE_LOOK_S)
         except TimeoutError:
             log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
+        for server in self.servers:
+            server.close()
+        self._door.silent.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -149,6 +194,16 @@ class Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+
+async def _bound(config: uvicorn.Config) -> list[socket]:
+    """Sockets for every address that the host stands for, as the loop binds them."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, config.host, config.port, start_serving=False)
+    try:
+        return [socket(fileno=os.dup(one.fileno())) for one in server.sockets]
+    finally:
+        server.close()
 
 
 def _nobody(_news: str) -> None:
@@ -180,11 +235,22 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
     store = await _open_store(settings)
     node = Node(store, settings)
     app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0)
+    door = Door(
+        Silent(settings.limits.silent, settings.head_timeout_s),
+        Silent(settings.limits.connections, settings.idle_close_s),
+        settings.limits.head_bytes,
+        server_context(settings),
+    )
     config = uvicorn.Config(
-        app,
+        SecurityHeaders(app),
+        http=cast("type[asyncio.Protocol]", functools.partial(BoundedHttp, door=door)),
         host=settings.host,
         port=settings.port,
         ws=ReadyFrames,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=settings.limits.ws_max_bytes,
         ws_ping_interval=None,  # the transports ping, and see the pongs
         ws_per_message_deflate=False,  # a frame is built once for all receivers
@@ -193,7 +259,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         access_log=False,
         timeout_graceful_shutdown=max(1, int(settings.drain_s)),
     )
-    server = Server(config, node, settings.drain_s, tell)
+    server = Server(config, node, settings, door, tell)
     gc.collect()
     gc.freeze()  # what has been made so far is there to stay
     gc.set_threshold(GARBAGE_LOOK)

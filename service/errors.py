@@ -52,6 +52,8 @@ ERRORS: dict[str, ErrorRow] = {
     "key_reused": ErrorRow("this key was used before with another body", 409, None, False),
     "ack_beyond": ErrorRow("acknowledged beyond what was delivered", 409, None, False),
     "not_found": ErrorRow("no such entry", 404, None, False),
+    "bad_http": ErrorRow("not a request that can be read (HTTP only)", 400, None, False),
+    "head_too_large": ErrorRow("more headers than the limit allows (HTTP only)", 431, None, False),
     "no_path": ErrorRow("nothing is at this path (HTTP only)", 404, None, False),
     "method_not_allowed": ErrorRow("this path takes another method (HTTP only)", 405, None, False),
     "storage_full": ErrorRow("the store is full; not stored", 507, None, True),

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.clock import library
+from tests.proxies import nginx
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if shutil.which("redis-server") is None:
         terminalreporter.write_line(
             "left out: the tests on Redis, for want of redis-server on the PATH (Debian: apt-get install redis-server)"
+        )
+    if nginx() is None:
+        terminalreporter.write_line(
+            "left out: the tests through a proxy, for want of nginx on the PATH (Debian: apt-get install nginx-light)"
         )
     if library() is None:
         terminalreporter.write_line(

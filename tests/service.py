@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, ClassVar, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.certificates import CERTIFICATES
 from tests.integration.store.kit import wait_until
 
 Frame = dict[str, Any]
@@ -47,22 +49,27 @@ class NodeProcess:
     def __init__(self, redis_url: str, name: str, **settings: object) -> None:
         self.name = name
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.trust = ssl.create_default_context(cafile=CERTIFICATES.ca) if "ssl_certfile" in settings else None
+        self.url = f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
         self.output = Path(tempfile.mkstemp(prefix=f"wp-{name}-")[1])
-        self._environ = {key: value for key, value in os.environ.items() if not key.startswith("WAYPOST_")}
-        self._environ |= {
+        self.environ = {key: value for key, value in os.environ.items() if not key.startswith("WAYPOST_")}
+        self.environ |= {
             "WAYPOST_REDIS_URL": redis_url,
             "WAYPOST_PORT": str(self.port),
             "WAYPOST_NODE": name,
             "WAYPOST_DEV": "1",
         }
-        self._environ |= {f"WAYPOST_{key.upper()}": str(value) for key, value in settings.items()}
+        self.environ |= {f"WAYPOST_{key.upper()}": str(value) for key, value in settings.items()}
+        self.arguments: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> Self:
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"], env=self._environ, stdout=output, stderr=output
+                [sys.executable, "-m", "service", "serve", *self.arguments],
+                env=self.environ,
+                stdout=output,
+                stderr=output,
             )
         if wait:
             self.wait_until_ready()
@@ -91,7 +98,7 @@ class NodeProcess:
     def reasons(self) -> list[str] | None:
         """What `/readyz` gives as reasons, None when nobody answers."""
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2, context=self.trust) as answer:
                 found: list[str] = json.load(answer)["reasons"]
         except urllib.error.HTTPError as refusal:
             if refusal.code != 503:
@@ -169,7 +176,7 @@ class Phone:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(url.rpartition(":")[2])))
-        address = url.replace("http://", "ws://") + "/v1/connect" + query
+        address = f"ws{url.removeprefix('http')}/v1/connect{query}"
         return cls(await connect(address, **given), user or "")
 
     @classmethod

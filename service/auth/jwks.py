@@ -113,7 +113,10 @@ def parse(content: bytes) -> list[tuple[str | None, PublicKey]]:
 
     Raises `msgspec.DecodeError`, `ValueError` for what is no set, or one that is too large.
     """
-    members = msgspec.json.decode(content, type=dict[str, Any]).get("keys")
+    try:
+        members = msgspec.json.decode(content, type=dict[str, Any]).get("keys")
+    except RecursionError:
+        raise ValueError("brackets within brackets without an end") from None
     if not isinstance(members, list):
         raise ValueError("not a set of keys: an object with the list `keys`")  # noqa: TRY004 - it comes from outside
     if len(members) > KEYS_MAX:

@@ -15,7 +15,15 @@ from service.config.settings import ANY_ORIGIN
 from service.errors import WaypostError
 
 # Said by proxies: what comes through one is not of this machine, whatever the address.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "via")
+_FORWARDED = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
 
 
 def credentials_of(visit: HTTPConnection) -> Credentials:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.cli import tls
 from service.config import Settings
 from service.core.frames import Cause, Gap, Joined, Left, Live, Message, Redacted
 from service.core.names import parse_stream
@@ -38,6 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     who.add_argument("--user", metavar="ID", help="who you are; enough for a server in dev mode")
     who.add_argument("--token", metavar="JWT", help="a token that says who you are (default: WAYPOST_TOKEN)")
     who.add_argument("--url", help="a node, or what stands before it (default: WAYPOST_URL)")
+    tls.add_calling(who)
 
     listen = subparsers.add_parser(
         "listen",
@@ -101,7 +103,15 @@ def _client(args: argparse.Namespace, settings: Settings, device: str, *, listen
     if not args.user and not token:
         raise ValueError("who are you? Give --user (the server is in dev mode) or --token (`waypost token` makes one)")
     url = args.url or settings.url
-    return Client(url, user=args.user, token=token, device=device, listens=listens, acknowledges=acks)
+    return Client(
+        url,
+        user=args.user,
+        token=token,
+        device=device,
+        listens=listens,
+        acknowledges=acks,
+        ca_file=settings.ca_file or None,
+    )
 
 
 # -- listen ------------------------------------------------------------------------------------------------------------

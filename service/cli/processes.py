@@ -10,7 +10,7 @@ import os
 import sys
 from socket import socket
 
-from service.cli import ports
+from service.cli import ports, tls
 from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
 from service.config import Settings
 from service.log import Log
@@ -81,7 +81,7 @@ class _Node:
             name=self.name,
             command=command("serve", "--listen-on", listen_on, "--report-to", str(self._tell)),
             # The same name over restarts: a restarted store waits for no dead node.
-            environ=environ(WAYPOST_NODE=self.name),
+            environ=environ(WAYPOST_NODE=self.name, **tls.variables(settings)),
             fds=[*(one.fileno() for one in self._sockets), self._tell],
             is_ready=self._is_serving,
             ready_timeout_s=NODE_READY_TIMEOUT_S,

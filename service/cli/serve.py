@@ -6,7 +6,7 @@ import socket
 import sys
 
 from service import log
-from service.cli import processes
+from service.cli import processes, tls
 from service.config import PROCESSES_MAX, Settings
 
 
@@ -23,12 +23,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="N",
         help="run N nodes on the one port, a process each; a dead one is started again (WAYPOST_PROCESSES, else 1)",
     )
+    tls.add_serving(parser)
     # Says in the list of processes which data folder's `up` the node belongs to; service/embedded.py looks for it.
     parser.add_argument("--started-by", metavar="DATA_DIR", help=argparse.SUPPRESS)
     # What service/cli/processes.py gives its nodes: sockets to listen on, and where to tell how far the start is.
     parser.add_argument("--listen-on", metavar="FD,FD", help=argparse.SUPPRESS)
     parser.add_argument("--report-to", type=int, metavar="FD", help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_serving=True)
 
 
 def _count(text: str) -> int:

@@ -6,11 +6,11 @@ import ipaddress
 import os
 import shlex
 import shutil
+import ssl
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from service.cli import ports
+from service.cli import ports, tls
 from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
 from service.config import JOBS, Settings
 from service.embedded import DataFolder, EmbeddedError
@@ -24,6 +24,7 @@ log = Log("up")
 # A store that reads a long append-only file is not ready for minutes, and well all the same.
 STORE_READY_TIMEOUT_S = 600.0
 DATA_DIR = Settings().data_dir  # where everybody looks who is told nothing else
+DEFAULT_URL = "http://127.0.0.1:8000"  # where clients look that are told nothing else
 WORKER_STOP_TIMEOUT_S = 15.0  # it saves how far its runs have come, within 8 s
 
 
@@ -39,7 +40,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Run the store, its migrations, a node and the scheduled jobs on this machine; in dev mode, unless "
         "WAYPOST_DEV=0. Data: WAYPOST_DATA_DIR.",
     )
-    parser.set_defaults(run=run, dev_default=True)
+    tls.add_serving(parser)
+    parser.set_defaults(run=run, dev_default=True, is_serving=True)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -86,6 +88,7 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
         WAYPOST_DEV="1" if settings.dev else "0",
         WAYPOST_NODE=settings.node,  # the same over restarts: a restarted store waits for no dead node
         WAYPOST_PROCESSES="1",
+        **tls.variables(settings),
     )
     await supervisor.start(
         Child(
@@ -136,7 +139,7 @@ def _is_loopback(host: str) -> bool:
 async def _is_node_ready(settings: Settings) -> bool:
     """Whether `GET /readyz` answers 200. False for a node that does not listen yet."""
     try:
-        reader, writer = await asyncio.open_connection(settings.host, settings.port)
+        reader, writer = await asyncio.open_connection(settings.host, settings.port, ssl=_own_node(settings))
     except OSError:
         return False
     try:
@@ -149,6 +152,16 @@ async def _is_node_ready(settings: Settings) -> bool:
         writer.close()
 
 
+def _own_node(settings: Settings) -> ssl.SSLContext | None:
+    """How to speak with a node that we have started ourselves: its certificate may be for any name."""
+    if not settings.ssl_certfile:
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _banner(settings: Settings, folder: DataFolder) -> str:
     """What to do next, as it can be typed in another terminal."""
     command = "waypost"
@@ -156,7 +169,9 @@ def _banner(settings: Settings, folder: DataFolder) -> str:
     if shutil.which("waypost") is None and beside.exists():
         command = os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
     # The other terminal may not have the variables of this one.
-    url = "" if urlsplit(settings.url).netloc == "127.0.0.1:8000" else f"--url {settings.url} "
+    url = "" if settings.url == DEFAULT_URL else f"--url {settings.url} "
+    if settings.ca_file:
+        url += f"--ca-file {shlex.quote(settings.ca_file)} "
     jobs = ", ".join(f"{job} {getattr(settings.jobs, job).text}" for job in JOBS)
     mode = "dev mode: everybody is who they say they are" if settings.dev else "who connects needs a token"
     bob, alice = (_signing_in(user, command, settings, folder) for user in ("bob", "alice"))

@@ -58,8 +58,9 @@ class Client:
     `user` signs in to a server in dev mode, `token` to any other. `device` names this installation: its progress is
     kept by the server. Not `listens`: events are not wanted and count as taken, for a program that only sends. Not
     `acknowledges`: nothing is acknowledged, so that the next client of the device gets it all again. `offsets` and
-    `epoch` are what `offsets` gave in an earlier run, for a program that keeps them itself. Raises `ValueError` for a
-    `url` that is none.
+    `epoch` are what `offsets` gave in an earlier run, for a program that keeps them itself. `ca_file` is a PEM file of
+    the authorities to trust, instead of the machine's. Raises `ValueError` for a `url` that is none, and for a file
+    that is none.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class Client:
         acknowledges: bool = True,
         offsets: Mapping[str, str] | None = None,
         epoch: str | None = None,
+        ca_file: str | None = None,
     ) -> None:
         self._url = url
         self._address = address(url, user)
+        self._tls = _trusting(ca_file) if self._address.startswith("wss:") else None
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._state = State(
             device=device,
@@ -232,6 +235,7 @@ class Client:
         try:
             connection = await connect_websocket(
                 self._address,
+                ssl=self._tls,
                 subprotocols=[Subprotocol("waypost.v1")],
                 additional_headers=self._headers,
                 compression=None,
@@ -320,6 +324,15 @@ class Client:
                 future.set_exception(operation.problem)
             else:
                 future.set_result(operation.answer)
+
+
+def _trusting(ca_file: str | None) -> ssl.SSLContext:
+    """How to look at a server's certificate."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # an SSLError is one
+        reason = "no PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"cannot read the authorities in {ca_file}: {reason}") from error
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from service.config import tls
 from service.config.contradictions import contradictions, wrong_schedule
 from service.config.settings import (
     PREFIX,
@@ -95,10 +96,11 @@ def known() -> Iterator[Known]:
                 yield Known(prefix + name.upper(), table, name, hints[name], getattr(defaults, name))
 
 
-def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
+def load(environ: Mapping[str, str], *, dev_default: bool = False, is_serving: bool = False) -> Settings:
     """The settings that `environ` and the file it names give.
 
-    `dev_default` is `dev` where nobody chose it. Raises `SettingsError` with everything that is wrong.
+    `dev_default` is `dev` where nobody chose it. `is_serving`: the certificate is going to be used, so it is looked at;
+    other commands may not be allowed to read its key. Raises `SettingsError` with everything that is wrong.
     """
     wrong: list[str] = []
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
@@ -128,6 +130,8 @@ def load(environ: Mapping[str, str], *, dev_default: bool = False) -> Settings:
     wrong += lines
     settings_made = _made(values, policies)
     wrong += contradictions(settings_made)
+    if is_serving:
+        wrong += tls.wrong(settings_made)
     if wrong:
         raise SettingsError(wrong)
     return msgspec.structs.replace(
@@ -243,4 +247,5 @@ def _default_node() -> str:
 def _default_url(settings: Settings) -> str:
     """Where a client on this machine reaches the node: an address that stands for all of them is not one to call."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    scheme = "https" if settings.ssl_certfile else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"

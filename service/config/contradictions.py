@@ -1,11 +1,12 @@
 """What is wrong with settings that are each within their bounds, and yet cannot be meant."""
 
+import ipaddress
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.config.settings import ANY_ORIGIN, PREFIX, Settings, origin, split
+from service.config.settings import ANY_ADDRESS, ANY_ORIGIN, PREFIX, Settings, origin, split
 from service.core.names import check_name
 from service.errors import WaypostError
 
@@ -43,6 +44,7 @@ def contradictions(settings: Settings) -> list[str]:
         except WaypostError as error:
             wrong.append(f"{PREFIX}NODE: {error.detail}")
     wrong += _wrong_sign_in(settings)
+    wrong += _wrong_proxies(settings)
     for small, large, why in (
         ("beat_s", "not_ready_s", "a node that beats would not be ready"),
         ("beat_s", "mailbox_ttl_s", "a mailbox would die between two beats"),
@@ -90,6 +92,20 @@ def _wrong_sign_in(settings: Settings) -> list[str]:
         except ValueError:
             wrong.append(
                 f"{PREFIX}ORIGINS: Expected scheme://host or scheme://host:port without a path, in place {nth}"
+            )
+    return wrong
+
+
+def _wrong_proxies(settings: Settings) -> list[str]:
+    """What is no address: uvicorn would take it for a name, which nobody ever has."""
+    wrong = []
+    for nth, one in enumerate(split(settings.forwarded_allow_ips), 1):
+        try:
+            if settings.forwarded_allow_ips != ANY_ADDRESS:
+                ipaddress.ip_network(one)
+        except ValueError:
+            wrong.append(
+                f"{PREFIX}FORWARDED_ALLOW_IPS: Expected an address or a network (10.0.0.0/8) in place {nth}, or * alone"
             )
     return wrong
 

@@ -22,6 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 # In seconds, and spelt "30s", "5m", "12h" or "14d": for what nobody thinks of in seconds.
 Duration = Annotated[int, Meta(ge=1, le=retention.DURATION_S_MAX, description="duration")]
 ANY_ORIGIN = "*"
+ANY_ADDRESS = "*"
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -86,6 +87,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # Sockets that have not said yet who they are: they cost memory, and anybody can open them. When a node comes back
     # everybody does so at once, over slow networks too.
     strangers: Count = 2000
+    # Sockets that have asked for nothing, or are between two requests: above it the one that is silent longest is
+    # closed, so that they keep nobody out who has something to say. When a node comes back thousands shake hands at once.
+    silent: Count = 5000
+    # All headers of a request with its first line, a token of 8 KiB among them. Above it: 431.
+    head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
     # Each keeps offsets until it has been idle for long; who makes a name up at every start would fill the store.
     devices_per_user: Count = 1000
     # Joining, leaving and each look at a group's record stay short; larger audiences are what `all` is for.
@@ -168,6 +174,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Annotated[str, Meta(min_length=1)] = ".waypost"
     # redis://, rediss:// or unix://. Empty: `up` runs a store of its own, and `serve` says that it needs one.
     redis_url: str = ""
+    # A PEM file with the certificate and those between it and an authority: then nodes speak TLS 1.2 or newer alone.
+    ssl_certfile: str = ""
+    # Its private key, where that is in a file of its own. Unencrypted it has to be for its owner alone to read.
+    ssl_keyfile: str = ""
+    # For a key that is encrypted: without it the start fails, for there is nobody to ask.
+    ssl_keyfile_password: str = ""
+    # Addresses and networks of proxies, separated by commas; `*`: anybody. Who comes through one is whom its
+    # X-Forwarded-For names; from others the header is not looked at, for anybody can send it.
+    forwarded_allow_ips: str = "127.0.0.1"
+    # A PEM file of authorities that clients trust instead of the machine's: for certificates of one's own making.
+    ca_file: str = ""
     # The TOML file that was read, empty for none. Only from the environment: a file cannot name itself.
     config: str = ""
     # Whoever says `?user=<id>` is that user: for trying out, never for strangers. On for `up`, off for `serve`.
@@ -204,10 +221,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     # `info` has a line for each start, stop and failure; `debug` one for each connection.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    # Where clients find a node. Empty: http:// with host and port.
+    # Where clients find a node. Empty: http:// (with TLS https://) with host and port.
     url: str = ""
     # Below the 30-60 s after which proxies and mobile networks drop a silent connection.
     ping_s: Seconds = 25.0
+    # From the opening of a socket, and from the end of each answer, until a request has come with all its headers, the
+    # TLS handshake included. A slow phone needs two.
+    head_timeout_s: Seconds = 10.0
     # An open socket that never signs in costs memory.
     hello_timeout_s: Seconds = 10.0
     # A client that drains nothing for this long is gone or stuck; it resumes when it comes back.

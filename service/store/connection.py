@@ -7,7 +7,9 @@ its connections and parsers alone, with a small pool of its own.
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -112,11 +114,26 @@ class Wire:
         await self._connection.disconnect(nowait=True)
 
 
+def _check_files(url: str) -> None:
+    try:
+        named = parse_qs(urlsplit(url).query)
+    except ValueError:
+        return  # of such a URL nobody knows what it names
+    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        for path in named.get(option, ()):
+            try:
+                with Path(path).open("rb"):
+                    pass
+            except OSError as error:
+                raise StoreRefused(f"cannot read {option} of the store's URL, {path}: {error.strerror}") from error
+
+
 class Link:
     """A pool of connections to one server. Connects at need; bounded; calls queue for a free connection."""
 
     def __init__(self, url: str, options: StoreOptions) -> None:
-        """Raises `StoreRefused` when `url` is none of redis://, rediss://, unix://."""
+        """Raises `StoreRefused` for a `url` that is none of redis://, rediss://, unix://, or names a file that is not there."""
+        _check_files(url)
         try:
             self._factory = ConnectionPool.from_url(
                 url,
@@ -128,8 +145,13 @@ class Link:
                 socket_connect_timeout=options.connect_timeout_s,
                 health_check_interval=0,
             )
-        except ValueError as error:
-            raise StoreRefused(f"not the URL of a store: {error}") from error
+            # Which knows what a query may say.
+            self._factory.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError):
+            # The reason might repeat a part of the password.
+            raise StoreRefused(
+                "not the URL of a store: redis://, rediss:// or unix://, with what redis-py takes behind `?`"
+            ) from None
         self._options = options
         self._idle: list[Wire] = []
         self._generation = 0

@@ -13,7 +13,7 @@ from service.store.context import Context
 from service.store.records import FenceState, StoreRefused
 
 SCHEMA = 1  # what this release reads and writes
-_OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _RECONCILE_CHUNK = 500  # streams a call: bounds how long one call holds the server
 _RECONCILE_WAIT_MS = 2000  # how long a partition waits for nodes that are listed but do not come
 
@@ -52,8 +52,8 @@ def _check_version(info: Mapping[str, str]) -> None:
     product = "valkey" if "valkey_version" in info else "redis"
     version = info.get(f"{product}_version", "0.0")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers < _OLDEST[product]:
-        oldest = ".".join(map(str, _OLDEST[product]))
+    if numbers < OLDEST[product]:
+        oldest = ".".join(map(str, OLDEST[product]))
         raise StoreRefused(f"the server is {product} {version}; Waypost needs {oldest} or newer")
 
 

@@ -9,6 +9,8 @@ here, and reaches the transport through the scope's extensions as `READY_FRAMES`
 - the listener hears of pongs, and when the socket's buffer is full and empty again.
 """
 
+import asyncio
+import logging
 from asyncio import BaseTransport
 from collections import deque
 from collections.abc import Callable, MutableMapping
@@ -16,10 +18,16 @@ from typing import Any, Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from service.transports.security_headers import HEADERS
+
+_quiet = logging.getLogger("uvicorn.error.clients")  # see bounded_http.py
 
 READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
+QUIET_S = 0.5  # without a byte from a client that was told the end over TLS, until the socket is closed
 CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
 LOW_WATER_SHARE = 4  # a socket counts as drained at a quarter of its buffer, so that it does not flap
 
@@ -53,17 +61,30 @@ class Listener(Protocol):
         """The socket is gone: nothing may be written any more."""
 
 
+class _Handshake(ServerProtocol):
+    """websockets' own, whose refusals have the headers that all our answers have."""
+
+    def reject(self, status: int, text: str) -> Response:
+        """An answer that is no upgrade."""
+        response = super().reject(status, text)
+        response.headers.update([(name.decode(), value.decode()) for name, value in HEADERS])
+        return response
+
+
 class ReadyFrames(WebSocketsSansIOProtocol):
     """One accepted WebSocket. Before `listen` it behaves as uvicorn's own."""
 
     _listener: Listener | None = None
     _is_releasing = False
+    _quiet_timer: asyncio.TimerHandle | None = None  # runs while the client of a broken connection is still sending
     write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Keeps the transport's own `write` at hand."""
         super().connection_made(transport)
         self.write = self.transport.write
+        # Nothing is compressed: a frame is built once for all, and a small one cannot become a large one here.
+        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=_quiet)
         self._held: deque[bytes] = deque()  # messages that were read in one go with others, and are not wanted yet
 
     def handle_connect(self, event: Request) -> None:
@@ -171,22 +192,37 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         """
         if self.close_sent:
             return
-        if not self.transport.can_write_eof():
-            super().handle_parser_exception()
-            return
         close = self.conn.close_sent
         assert close is not None
         self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS ends in both directions at once: so not before the client is silent
+            self._end_when_quiet()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+
+    def _end_when_quiet(self) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        self._quiet_timer = self.loop.call_later(QUIET_S, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on; what comes after the end is not looked at."""
+        if self._quiet_timer is not None:
+            self._end_when_quiet()
+            return
+        super().data_received(data)
 
     def handle_close(self, event: Frame) -> None:
         """The client says goodbye: what it said before that comes first."""
         while self._held and self._listener is not None:
             self._listener.received(self._held.popleft())
         super().handle_close(event)
+        if self.close_timer is None and self.transport.is_closing():
+            # What was written before may be more than it ever takes.
+            self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
 
     def handle_pong(self, event: Frame) -> None:
         """Pongs answer our own pings (uvicorn's are off)."""
@@ -210,6 +246,8 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
         """
         super().connection_lost(exc)
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost()

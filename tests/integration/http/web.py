@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -32,13 +33,15 @@ async def fetch(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Asks a node for a path, query included."""
-    return await asyncio.to_thread(_fetch, node.url + path, method, data, headers or {})
+    return await asyncio.to_thread(_fetch, node.url + path, method, data, headers or {}, node.trust)
 
 
-def _fetch(url: str, method: str, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+def _fetch(
+    url: str, method: str, data: bytes | None, headers: Mapping[str, str], trust: ssl.SSLContext | None
+) -> Answer:
     request = urllib.request.Request(url, data, dict(headers), method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
             return Answer(answer.status, answer.headers, json.loads(answer.read() or b"{}"))
     except urllib.error.HTTPError as refusal:
         with refusal:

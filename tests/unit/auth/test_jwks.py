@@ -381,3 +381,10 @@ async def test_what_is_logged_names_no_token(issuer: Issuer, caplog: pytest.LogC
     await refused(tokens, shown[:-4])
     said = [str(record.__dict__.get("fields")) for record in caplog.records if record.name.startswith("waypost")]
     assert said == ["{'count': 2}"]
+
+
+@pytest.mark.parametrize("content", [b'{"keys":' + b"[" * 100_000, b'{"a":' * 50_000], ids=["lists", "objects"])
+def test_a_set_that_nests_without_an_end_is_none(content: bytes) -> None:
+    """It must not pass for an error of ours: the keys that there were stay, as after any answer that is none."""
+    with pytest.raises(ValueError, match="brackets within brackets"):
+        parse(content)
