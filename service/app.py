@@ -10,17 +10,18 @@ from socket import socket
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from service.api.cross_origin import cross_origin
 from service.api.problems import no_route
-from service.api.routes import ROUTES
+from service.api.routes import ROUTES, at
 from service.config import Settings
 from service.errors import Reset, WaypostError
 from service.log import Log
 from service.node import Node
 from service.store import Store, StoreOptions, StoreRefused
-from service.transports import chat, websocket
+from service.transports import chat, sse, websocket
+from service.transports.ready_events import ReadyEvents
 from service.transports.ready_frames import ReadyFrames
 
 log = Log("app")
@@ -34,6 +35,7 @@ READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it sta
 # earlier is told `unavailable`; where the store is away that is the truth.
 READY_WAIT_S = 2.0
 
+EVENTS: list[Route] = [at("/v1/events", GET=sse.events)]
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
     WebSocketRoute("/chat/channel/{user}", chat.channel),
@@ -89,7 +91,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
         await node.store.close()
 
     app = Starlette(
-        routes=[*ROUTES, *CONVERSATIONS],
+        routes=[*ROUTES, *EVENTS, *CONVERSATIONS],
         middleware=cross_origin(settings.origin_list),
         lifespan=lifespan,
         exception_handlers={404: no_route, 405: no_route},
@@ -105,6 +107,11 @@ def _end_with(running: asyncio.Task[None]) -> None:
     if not running.cancelled():
         log.error("node_failed", traceback=running.exception())
         signal.raise_signal(signal.SIGTERM)
+
+
+def _is_conversing(connection: object) -> bool:
+    """Whether a client that was told goodbye is still there."""
+    return isinstance(connection, ReadyFrames) or (isinstance(connection, ReadyEvents) and connection.is_streaming)
 
 
 class Server(uvicorn.Server):
@@ -136,7 +143,7 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._drain_s):
                 await self._node.drain()
                 # Cut off before its client has answered, a connection would take the close code down with it.
-                while any(isinstance(one, ReadyFrames) for one in self.server_state.connections):  # noqa: ASYNC110 - uvicorn's
+                while any(map(_is_conversing, self.server_state.connections)):  # noqa: ASYNC110 - uvicorn's
                     await asyncio.sleep(GOODBYE_LOOK_S)
         except TimeoutError:
             log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
@@ -184,6 +191,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         app,
         host=settings.host,
         port=settings.port,
+        http=ReadyEvents,
         ws=ReadyFrames,
         ws_max_size=settings.limits.ws_max_bytes,
         ws_ping_interval=None,  # the transports ping, and see the pongs
