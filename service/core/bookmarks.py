@@ -70,13 +70,14 @@ def resolve(base: Base, moves: str) -> dict[str, EntryId]:
     at = dict(base.streams)
     listed = list(base.streams)
     for move in moves.split(".")[1:]:
-        *which, ms, n = move.split("~")
-        if len(which) == 2 and not which[0]:
-            stream = _name(which[1])
-        elif len(which) == 1 and _number(which[0]) in range(len(listed)):
-            stream = listed[_number(which[0])]
+        parts = move.split("~")
+        if len(parts) == 4 and not parts[0]:
+            stream = _name(parts[1])
+        elif len(parts) == 3 and _number(parts[0]) in range(len(listed)):
+            stream = listed[_number(parts[0])]
         else:
             raise Mangled("a stream that the base does not have")
+        ms, n = parts[-2:]
         since = base.streams.get(stream, ZERO)
         moved = EntryId(since.ms + _number(ms), since.n + _number(n))
         if not (0 <= moved.ms <= PART_MAX and 0 <= moved.n <= PART_MAX):
@@ -96,7 +97,7 @@ def spent(order: str, name: str) -> list[str]:
         one, _, origin = row.partition("<")
         origins[one] = origin
     before, at = [], origins.get(name, "")
-    while at and at not in before:
+    while at and at not in (name, *before):
         before.append(at)
         at = origins.get(at, "")
     after = {name}

@@ -72,7 +72,7 @@ class MarkedConnection(Connection):
 
     TELLS_ALIKE = False
 
-    __slots__ = ("_epoch", "_kept_at", "_mark", "_renewing", "bookmark", "returned")
+    __slots__ = ("_epoch", "_is_full", "_kept_at", "_mark", "_renewing", "bookmark", "returned")
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class MarkedConnection(Connection):
         self._mark = mark
         self._epoch = ""
         self._kept_at = 0.0
+        self._is_full = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
 
     # -- entries, each behind its bookmark -----------------------------------------------------------------------------
@@ -165,6 +166,7 @@ class MarkedConnection(Connection):
     def _look(self) -> None:
         """Something has moved: perhaps it is time for another base, or nothing more may move before that."""
         if self.bookmark.size >= FULL:
+            self._is_full.set()
             self._node.stalled(self)
         if self._is_wanted():
             self._renew()
@@ -177,8 +179,7 @@ class MarkedConnection(Connection):
         try:
             is_kept = False
             while not is_kept:
-                pause_s = FULL_PAUSE_S if self.bookmark.size >= FULL else PAUSE_S
-                await asyncio.sleep(min(pause_s, max(0.0, pause_s - self._age_s())))
+                await self._pause()
                 try:
                     await self._keep_base(origin=self.bookmark.base.name)
                     is_kept = True
@@ -192,6 +193,15 @@ class MarkedConnection(Connection):
         if self._is_wanted():
             self._renew()
 
+    async def _pause(self) -> None:
+        """Returns when it is time for another base."""
+        try:
+            async with asyncio.timeout(max(0.0, PAUSE_S - self._age_s())):
+                await self._is_full.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(max(0.0, FULL_PAUSE_S - self._age_s()))
+
     async def _keep_base(self, *, origin: str, forget: tuple[str, ...] = ()) -> None:
         ended_max = self._node.settings.limits.streams_per_user
         base = new_base(self._epoch, self.bookmark.standing(self.cursors or self.bookmark.at, ended_max))
@@ -200,3 +210,5 @@ class MarkedConnection(Connection):
             self.user, self.session.device, base, origin=origin, forget=forget, keep_s=self._keep_s()
         )
         self.bookmark.rest_on(base)
+        if self.bookmark.size < FULL:
+            self._is_full.clear()
