@@ -35,7 +35,7 @@ READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it sta
 # earlier is told `unavailable`; where the store is away that is the truth.
 READY_WAIT_S = 2.0
 
-EVENTS: list[Route] = [at("/v1/events", GET=sse.events)]
+HTTP_ROUTES: list[Route] = [*ROUTES, at("/v1/events", GET=sse.events)]
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
     WebSocketRoute("/chat/channel/{user}", chat.channel),
@@ -91,7 +91,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
         await node.store.close()
 
     app = Starlette(
-        routes=[*ROUTES, *EVENTS, *CONVERSATIONS],
+        routes=[*HTTP_ROUTES, *CONVERSATIONS],
         middleware=cross_origin(settings.origin_list),
         lifespan=lifespan,
         exception_handlers={404: no_route, 405: no_route},

@@ -96,7 +96,8 @@ def spent(order: str, name: str) -> list[str]:
     for row in order.split():
         one, _, origin = row.partition("<")
         origins[one] = origin
-    before, at = [], origins.get(name, "")
+    before: list[str] = []
+    at = origins.get(name, "")
     while at and at not in (name, *before):
         before.append(at)
         at = origins.get(at, "")
