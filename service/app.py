@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.config import STARTUP_FAILURE
 
 from service.api.cross_origin import cross_origin
 from service.api.problems import no_route
-from service.api.routes import ROUTES
+from service.api.routes import ROUTES, at
 from service.config import Settings
 from service.config.tls import server_context
 from service.errors import Reset, WaypostError
 from service.log import Log
 from service.node import Node
 from service.store import Store, StoreOptions, StoreRefused
-from service.transports import chat, websocket
-from service.transports.bounded_http import BoundedHttp, Door
+from service.transports import chat, sse, websocket
+from service.transports.bounded_http import Door
+from service.transports.ready_events import ReadyEvents
 from service.transports.ready_frames import ReadyFrames
 from service.transports.security_headers import SecurityHeaders
 from service.transports.silent import Silent
@@ -48,6 +49,7 @@ READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it sta
 # earlier is told `unavailable`; where the store is away that is the truth.
 READY_WAIT_S = 2.0
 
+HTTP_ROUTES: list[Route] = [*ROUTES, at("/v1/events", GET=sse.events)]
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
     WebSocketRoute("/chat/channel/{user}", chat.channel),
@@ -103,7 +105,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
         await node.store.close()
 
     app = Starlette(
-        routes=[*ROUTES, *CONVERSATIONS],
+        routes=[*HTTP_ROUTES, *CONVERSATIONS],
         middleware=cross_origin(settings.origin_list),
         lifespan=lifespan,
         exception_handlers={404: no_route, 405: no_route},
@@ -119,6 +121,11 @@ def _end_with(running: asyncio.Task[None]) -> None:
     if not running.cancelled():
         log.error("node_failed", traceback=running.exception())
         signal.raise_signal(signal.SIGTERM)
+
+
+def _is_conversing(connection: object) -> bool:
+    """Whether a client that was told goodbye is still there."""
+    return isinstance(connection, ReadyFrames) or (isinstance(connection, ReadyEvents) and connection.is_streaming)
 
 
 class Server(uvicorn.Server):
@@ -151,7 +158,7 @@ class Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         make_http = functools.partial(
-            BoundedHttp,
+            ReadyEvents,
             door=self._door,
             config=self.config,
             server_state=self.server_state,
@@ -178,7 +185,7 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._drain_s):
                 await self._node.drain()
                 # Cut off before its client has answered, a connection would take the close code down with it.
-                while any(isinstance(one, ReadyFrames) for one in self.server_state.connections):  # noqa: ASYNC110 - uvicorn's
+                while any(map(_is_conversing, self.server_state.connections)):  # noqa: ASYNC110 - uvicorn's
                     await asyncio.sleep(GOODBYE_LOOK_S)
         except TimeoutError:
             log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
@@ -243,7 +250,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
     )
     config = uvicorn.Config(
         SecurityHeaders(app),
-        http=cast("type[asyncio.Protocol]", functools.partial(BoundedHttp, door=door)),
+        http=cast("type[asyncio.Protocol]", functools.partial(ReadyEvents, door=door)),
         host=settings.host,
         port=settings.port,
         ws=ReadyFrames,

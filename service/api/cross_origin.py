@@ -11,7 +11,7 @@ from service.api.problems import empty, refusal
 from service.errors import WaypostError
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
-HEADERS = ("Authorization", "Content-Type", "Idempotency-Key")
+HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
 
 
 class CrossOrigin(CORSMiddleware):

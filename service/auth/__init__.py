@@ -3,6 +3,16 @@
 from service.auth.permissions import Action, may, may_act_for
 from service.auth.principal import Principal
 from service.auth.sign_in import Credentials, SignIn
-from service.auth.visitor import check_origin, credentials_of
+from service.auth.visitor import check_origin, credentials_of, with_cookie
 
-__all__ = ["Action", "Credentials", "Principal", "SignIn", "check_origin", "credentials_of", "may", "may_act_for"]
+__all__ = [
+    "Action",
+    "Credentials",
+    "Principal",
+    "SignIn",
+    "check_origin",
+    "credentials_of",
+    "may",
+    "may_act_for",
+    "with_cookie",
+]

@@ -7,12 +7,15 @@ a page cannot choose, is what tells the pages of one's own from those of strange
 import ipaddress
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.requests import HTTPConnection
 
 from service.auth.sign_in import Credentials
 from service.config import Settings
 from service.config.settings import ANY_ORIGIN
 from service.errors import WaypostError
+
+COOKIE = "waypost_token"  # set by whoever serves the page, for scripts that can set no header
 
 # Said by proxies: what comes through one is not of this machine, whatever the address.
 _FORWARDED = (
@@ -37,6 +40,17 @@ def credentials_of(visit: HTTPConnection) -> Credentials:
     )
 
 
+def with_cookie(visit: HTTPConnection, given: Credentials) -> Credentials:
+    """The same, with the token of the cookie where nothing else was shown and the browser says that the page is of our
+    own origin. A browser sends cookies along whoever has the page, so for any other page they count for nothing.
+    """
+    token = visit.cookies.get(COOKIE)
+    has_shown = (given.authorization, given.token, given.user) != (None, None, None)
+    if token is None or has_shown or not _is_of_own_page(visit):
+        return given
+    return msgspec.structs.replace(given, token=token)
+
+
 def check_origin(visit: HTTPConnection, settings: Settings) -> None:
     """Raises `forbidden` for a page of an origin that is neither our own nor one of the setting `origins`.
 
@@ -48,13 +62,29 @@ def check_origin(visit: HTTPConnection, settings: Settings) -> None:
         return
     if ANY_ORIGIN in settings.origin_list or origin.lower() in settings.origin_list:
         return
-    netloc = origin.lower().partition("://")[2]  # of whatever scheme: a proxy before us may end TLS
-    is_own = netloc == visit.headers.get("host", "").lower() != ""
+    is_own, netloc = _is_own(visit, origin), _netloc(origin)
     if settings.dev:
         page = _host_of(netloc)
         is_own = _is_loopback(page) or (is_own and _is_address(page))
     if not is_own:
         raise WaypostError("forbidden", f"pages of {origin[:200]} may not: see the setting origins")
+
+
+def _netloc(origin: str) -> str:
+    """Host and port, of whatever scheme: a proxy before us may end TLS."""
+    return origin.lower().partition("://")[2]
+
+
+def _is_own(visit: HTTPConnection, origin: str) -> bool:
+    return _netloc(origin) == visit.headers.get("host", "").lower() != ""
+
+
+def _is_of_own_page(visit: HTTPConnection) -> bool:
+    """Whether the browser says so. Of its own page it gives no `Origin` with a GET, so there `Sec-Fetch-Site` does."""
+    origin, site = visit.headers.get("origin"), visit.headers.get("sec-fetch-site")
+    if origin is not None and not _is_own(visit, origin):
+        return False
+    return site == "same-origin" if site is not None else origin is not None
 
 
 def _is_local(visit: HTTPConnection) -> bool:

@@ -232,6 +232,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hello_timeout_s: Seconds = 10.0
     # A client that drains nothing for this long is gone or stuck; it resumes when it comes back.
     idle_close_s: Seconds = 120.0
+    # Who was away for longer, on `/v1/events`, goes on from what its device has acknowledged instead of its bookmark.
+    events_keep_s: Seconds = 7 * 86_400.0
     # People come back within seconds (a lift, a reload): a stream stays attached this long after its last connection.
     detach_linger_s: Seconds = 30.0
     # A lost registration is found at the latest after one full pass of the slow audit.

@@ -7,7 +7,7 @@ streams behind, and while a stream is behind nothing is queued for it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from service.auth import Principal
@@ -161,6 +161,11 @@ class Connection:
         self.session.receive(received)
         self.flush()
         self.read_or_not()
+
+    async def prepare(self, starts: Mapping[str, EntryId]) -> None:
+        """What has to be done before `welcome`, once it is known where each stream starts. Raises what the store
+        raises.
+        """
 
     def flush(self) -> None:
         """Writes what the session has to say, and has the node do what it asks for."""
@@ -360,12 +365,18 @@ class Connection:
             if isinstance(part, Gap):
                 parts.append(self.codec.gap(stream, part))
                 continue
-            item = items.get(part.id)
-            if item is None:
-                item = items[part.id] = Item(Arrival(stream, part))
+            item = self.item_of(stream, part, items)
             if self.hears(part):
                 parts.append(item.ready(encode))
         return b"".join(parts)
+
+    @staticmethod
+    def item_of(stream: str, entry: Entry, items: dict[EntryId, Item]) -> Item:
+        """The entry of a page among the `items` that all share who share the page."""
+        item = items.get(entry.id)
+        if item is None:
+            item = items[entry.id] = Item(Arrival(stream, entry))
+        return item
 
     def hears(self, entry: Entry) -> bool:
         """Whether the protocol tells this connection of such an entry."""

@@ -7,6 +7,7 @@ The way of a message through here: `carry_out` (a session's `Publish`) → `send
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Literal
 
 from service.auth import Principal, may
@@ -27,6 +28,7 @@ from service.node.fence import Fence
 from service.node.groups import Groups
 from service.node.history import Histories
 from service.node.lease import Presence
+from service.node.marked import Mark, MarkedConnection
 from service.node.memberships import Memberships
 from service.node.opening import Openings
 from service.node.pages import Pages
@@ -175,12 +177,14 @@ class Node:
         *,
         wants: Callable[[str], bool] = wants_all,
         hears_itself: bool = True,
+        mark: Mark | None = None,
     ) -> Connection:
         """A client has connected and is `principal`. Its first frame is still to come.
 
         `wants` says which of the user's streams it is told of. Without `hears_itself` it is the old protocol: no entry
-        of its own user is pushed, and it may learn that a group does not exist. Raises `too_many_connections`,
-        `draining`, and `unauthorised` for a server key that was revoked just now.
+        of its own user is pushed, and it may learn that a group does not exist. With `mark`, which
+        spells bookmarks, it is a `MarkedConnection`. Raises `too_many_connections`, `draining`, and `unauthorised` for
+        a server key that was revoked just now.
         """
         if self.is_draining:
             raise WaypostError("draining")
@@ -208,7 +212,10 @@ class Node:
             tells_absence=not hears_itself,
             only_device=principal.device,
         )
-        kind = Connection if hears_itself else DeafConnection
+        if mark is not None:
+            kind: Callable[..., Connection] = partial(MarkedConnection, mark=mark)
+        else:
+            kind = Connection if hears_itself else DeafConnection
         connection = kind(
             self,
             self._numbers,

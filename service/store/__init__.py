@@ -16,11 +16,12 @@ No call is repeated here, but for a refusal that tells the time. A cancelled cal
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from service.core.bookmarks import Base
 from service.core.entries import Durability, Page, Stretch
 from service.core.history import Past, Question
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
-from service.store import devices, groups, history, nodes, retention, streams
+from service.store import bookmarks, devices, groups, history, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
 from service.store.for_jobs import ForJobs
@@ -315,6 +316,20 @@ class Store(ForJobs, ForOperators):
         would begin. Raises `bad_request` for an `after` that was never answered.
         """
         return await devices.progress(self._context, user, device, after=after, limit=limit)
+
+    async def keep_base(
+        self, user: str, device: str, base: Base, *, origin: str, forget: Sequence[str], keep_s: float
+    ) -> None:
+        """Keep the base of a device's bookmarks for `keep_s`, in place of those to `forget`; see `core.bookmarks`.
+
+        `origin` is the one that the client has until it hears of this one, "" for none. Works on a full store. May be
+        repeated, and come late.
+        """
+        await bookmarks.keep(self._context, user, device, base, origin=origin, forget=forget, keep_s=keep_s)
+
+    async def find_base(self, user: str, device: str, name: str) -> tuple[Base | None, str]:
+        """The device's base of this name, None where there is none (any more), and how its bases are listed."""
+        return await bookmarks.find(self._context, user, device, name)
 
     # Groups
 

@@ -42,6 +42,7 @@ FUNCTIONS: dict[str, int] = {  # name -> version
     "job_renew": 1,
     "job_take": 1,
     "join": 4,
+    "keep_bookmark": 1,
     "lease": 1,
     "leave": 4,
     "mailbox": 1,

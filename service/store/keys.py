@@ -120,6 +120,15 @@ KEYS: tuple[KeyKind, ...] = (
         'stream -> "ms-n epoch"',
     ),
     KeyKind(
+        "wp:{p}:v:<user>/<device>",
+        "hash",
+        "ttl",
+        "keep_bookmark",
+        "expiry, events_keep_s after the last write; keep_bookmark: the oldest above 64, and those that are spent",
+        "bases of bookmarks: name -> JSON [epoch, [[stream, ms, n] ...]]; /order -> their names, oldest first, each "
+        "with the one it goes on from",
+    ),
+    KeyKind(
         "wp:{p}:k:<bucket>",
         "hash",
         "ttl",
@@ -250,6 +259,10 @@ class Layout:
     def offsets(self, user: str, device: str) -> str:
         """How far a device has come."""
         return key(self.user_tag(user), "o", f"{user}/{device}")
+
+    def bases(self, user: str, device: str) -> str:
+        """Bases of a device's bookmarks."""
+        return key(self.user_tag(user), "v", f"{user}/{device}")
 
 
 def key(tag: str, letter: str, name: str) -> str:

@@ -65,7 +65,7 @@ class BoundedHttp(H11Protocol):
 
     def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **kwargs)
-        self._door = door
+        self.door = door
         self._unsent = 0
         self._is_refused = False
         self.conn = _Bounded(door.head_bytes, lambda: door.silent.leave(self))
@@ -87,12 +87,12 @@ class BoundedHttp(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A socket is open, and its TLS handshake done."""
         super().connection_made(transport)
-        self._door.silent.enter(self)
+        self.door.silent.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self._door.silent.leave(self)
-        self._door.stuck.leave(self)
+        self.door.silent.leave(self)
+        self.door.stuck.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +103,7 @@ class BoundedHttp(H11Protocol):
     def on_response_complete(self) -> None:
         """The answer is written, and the next request is waited for; also what takes the last answer too slowly is."""
         self._unsent = self.transport.get_write_buffer_size()
-        self._door.silent.enter(self)
+        self.door.silent.enter(self)
         super().on_response_complete()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -127,11 +127,11 @@ class BoundedHttp(H11Protocol):
         """The client takes its answers more slowly than they come; whether it takes any is looked at from now on."""
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
-        self._door.stuck.enter(self)
+        self.door.stuck.enter(self)
 
     def resume_writing(self) -> None:
         """It has taken most of them."""
-        self._door.stuck.leave(self)
+        self.door.stuck.leave(self)
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -145,13 +145,13 @@ class BoundedHttp(H11Protocol):
         """What came is no HTTP, or too much of it; called where h11's error is at hand."""
         error = sys.exc_info()[1]
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
-            limits = f"{self._door.head_bytes} bytes and {HEADERS_MAX} headers"
+            limits = f"{self.door.head_bytes} bytes and {HEADERS_MAX} headers"
             self._refuse("head_too_large", f"a request may have {limits} with its first line")
         else:
             self._refuse("bad_http", "this is not HTTP/1.1 that can be read")
 
     def _refuse(self, code: str, detail: str) -> None:
-        self._door.silent.leave(self)
+        self.door.silent.leave(self)
         if self._is_refused:
             return
         self._is_refused = True

@@ -17,11 +17,10 @@ from service.core.session import Life
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 from service.log import Log
 from service.node.connection import Connection
+from service.transports.idle import IdleWatch
 from service.transports.ready_frames import ReadyFrames, protocol_of
 
 log = Log("transports")
-
-IDLE_CHECKS = 4  # looks per `idle_close_s`: how exactly a socket that drains nothing is noticed
 
 
 class Conversation(ABC):
@@ -33,8 +32,7 @@ class Conversation(ABC):
         self.connection: Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._heard_at = time.monotonic()
-        self._paused_at = 0.0  # when the socket last drained anything, while it is full
-        self._buffered = 0
+        self._idle = IdleWatch(settings.idle_close_s, lambda: protocol.buffered_bytes, self._is_slow)
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @abstractmethod
@@ -55,6 +53,7 @@ class Conversation(ABC):
         finally:
             for timer in self._timers.values():
                 timer.cancel()
+            self._idle.end()
             connection.closed()
 
     # -- what the socket tells -----------------------------------------------------------------------------------------
@@ -80,17 +79,13 @@ class Conversation(ABC):
 
     def paused(self) -> None:
         """The socket's buffer is full."""
-        self._paused_at = time.monotonic()
-        self._buffered = self.protocol.buffered_bytes
-        self._timers["idle"] = self._loop.call_later(self.settings.idle_close_s / IDLE_CHECKS, self._check_idle)
+        self._idle.begin()
         if self.connection is not None:
             self.connection.paused()
 
     def drained(self) -> None:
         """The socket's buffer has room again."""
-        timer = self._timers.pop("idle", None)
-        if timer is not None:
-            timer.cancel()
+        self._idle.end()
         self._heard_at = time.monotonic()
         if self.connection is not None:
             self.connection.drained()
@@ -119,17 +114,10 @@ class Conversation(ABC):
             self.protocol.ping(b"")
         self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
 
-    def _check_idle(self) -> None:
-        """A full socket that drains nothing for `idle_close_s` ends with 4001; the client resumes when it comes
-        back.
-        """
-        now, buffered = time.monotonic(), self.protocol.buffered_bytes
-        if buffered < self._buffered:
-            self._buffered, self._paused_at = buffered, now
-        if now - self._paused_at >= self.settings.idle_close_s and self.connection is not None:
+    def _is_slow(self) -> None:
+        """A full socket has drained nothing for `idle_close_s`: 4001; the client resumes when it comes back."""
+        if self.connection is not None:
             self.connection.end("slow")
-            return
-        self._timers["idle"] = self._loop.call_later(self.settings.idle_close_s / IDLE_CHECKS, self._check_idle)
 
 
 async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> None:

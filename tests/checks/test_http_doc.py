@@ -9,7 +9,7 @@ import pytest
 from starlette.routing import Route
 
 from service.api.bodies import ANSWERS, REQUESTS
-from service.api.routes import ROUTES
+from service.app import HTTP_ROUTES
 from service.core import frames
 from service.errors import ERRORS
 
@@ -39,7 +39,7 @@ def takes(kind: type[msgspec.Struct], text: str) -> bool:
 
 def test_the_table_has_every_path_with_its_methods() -> None:
     said = {path: set(methods.split(", ")) for path, methods in ROW.findall(TEXT)}
-    code = {route.path.replace("{", "<").replace("}", ">"): methods_of(route) for route in ROUTES}
+    code = {route.path.replace("{", "<").replace("}", ">"): methods_of(route) for route in HTTP_ROUTES}
     wrong = [f"write `{path}` | {', '.join(sorted(code[path]))}" for path in code if said.get(path) != code[path]]
     wrong += [f"there is no path `{path}`, take its row out" for path in said.keys() - code.keys()]
     assert not wrong, "mend the table in docs/http.md:\n" + "\n".join(wrong)
@@ -54,7 +54,7 @@ def test_no_example_is_overlooked() -> None:
 @pytest.mark.parametrize(("method", "path", "body", "status", "answer"), EXAMPLES)
 def test_an_example_is_one(method: str, path: str, body: str | None, *, status: str, answer: str | None) -> None:
     here = path.partition("?")[0]
-    assert any(route.path_regex.fullmatch(here) and method in methods_of(route) for route in ROUTES), (
+    assert any(route.path_regex.fullmatch(here) and method in methods_of(route) for route in HTTP_ROUTES), (
         f"docs/http.md: there is no {method} {here}"
     )
     is_refused = int(status) >= 400
@@ -68,7 +68,7 @@ def test_every_method_that_answers_rows_has_an_example() -> None:
     described = {path for path, _ in ROW.findall(TEXT)}
     lacking = [
         f"{method} {route.path}"
-        for route in ROUTES
+        for route in HTTP_ROUTES
         for method in methods_of(route)
         if not any(method == given and route.path_regex.fullmatch(path) for given, path in shown)
         and f"`{method} {route.path.replace('{', '<').replace('}', '>')}" not in TEXT

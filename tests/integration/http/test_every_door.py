@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.routing import Route
 
-from service.api.routes import ROUTES
+from service.app import HTTP_ROUTES
 from tests.integration.http.web import Caller, check_problem, fetch, path_of
 from tests.integration.store.kit import Server
 from tests.service import NodeProcess
@@ -17,7 +17,7 @@ OPEN_TO_ALL = ("/livez", "/readyz")
 
 def doors() -> Iterator[tuple[str, str]]:
     """Method and path of every route that has something to hide."""
-    for route in ROUTES:
+    for route in HTTP_ROUTES:
         assert isinstance(route, Route)
         if route.path not in OPEN_TO_ALL:
             names = {"stream": "all", "id": "1-1", "device": "d", "group": "g", "user": "u"}
