@@ -55,7 +55,7 @@ async def test_hundreds_of_them_keep_nobody_out(few: NodeProcess, alice: str) ->
         assert (await phone.send(f"user:{alice}", nth))["type"] == "sent"
         longest = max(longest, time.monotonic() - begun)
     assert longest < 1, "honest clients waited for silent ones"
-    await asyncio.sleep(0.3)  # a tenth of the time that each has, and some: none of them is young any more
+    await asyncio.sleep(0.8)  # half of the time that each has, and some: none of them is young any more
     sockets += await silent(few, 1)
     assert (await fetch(few, "/livez")).status == 200
     await asyncio.sleep(0.05)  # for what was cut to be seen here
