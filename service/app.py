@@ -5,6 +5,7 @@ import contextlib
 import functools
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -42,6 +43,8 @@ log = Log("app")
 # New objects between two looks for cycles. At Python's 700 each batch of messages sets off several looks, which find
 # nothing: only connections that have ended are garbage in cycles. At 20,000 those of a storm would wait for too long.
 GARBAGE_LOOK = 5000
+# Silent sockets, times their limit, that may be there for a moment: after a restart everybody comes back at once.
+CROWD = 10
 KEEP_ALIVE_S = 5  # between two requests: a page that asks again at once need not shake hands again
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
 READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
@@ -203,6 +206,16 @@ class Server(uvicorn.Server):
         yield
 
 
+def _descriptors() -> int:
+    """How many sockets the system lets this process have: as many as it can ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS has a limit that it does not tell
+        return soft
+    return hard if hard != resource.RLIM_INFINITY else CROWD * Settings().limits.connections
+
+
 async def _bound(config: uvicorn.Config) -> list[socket]:
     """Sockets for every address that the host stands for, as the loop binds them."""
     loop = asyncio.get_running_loop()
@@ -243,8 +256,10 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
     node = Node(store, settings)
     app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0)
     door = Door(
-        Silent(settings.limits.silent, settings.head_timeout_s),
-        Silent(settings.limits.connections, settings.idle_close_s),
+        Silent(
+            settings.limits.silent, settings.head_timeout_s, min(CROWD * settings.limits.silent, _descriptors() // 2)
+        ),
+        Silent(settings.limits.connections, settings.idle_close_s, 0),
         settings.limits.head_bytes,
         server_context(settings),
     )

@@ -88,9 +88,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # everybody does so at once, over slow networks too.
     strangers: Count = 2000
     # Sockets that have asked for nothing, or are between two requests: above it the one that is silent longest is
-    # closed, so that they keep nobody out who has something to say. When a node comes back thousands shake hands at
-    # once.
-    silent: Count = 5000
+    # closed, so that thousands of them keep nobody out who has something to say.
+    silent: Count = 1000
     # All headers of a request with its first line, a token of 8 KiB among them. Above it: 431.
     head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
     # Each keeps offsets until it has been idle for long; who makes a name up at every start would fill the store.

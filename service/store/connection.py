@@ -132,7 +132,7 @@ class Link:
     """A pool of connections to one server. Connects at need; bounded; calls queue for a free connection."""
 
     def __init__(self, url: str, options: StoreOptions) -> None:
-        """Raises `StoreRefused` for a `url` that is none of redis://, rediss://, unix://, or names a missing file."""
+        """Raises `StoreRefused` for what is no redis://, rediss:// or unix://, or names a file that is not there."""
         _check_files(url)
         try:
             self._factory = ConnectionPool.from_url(

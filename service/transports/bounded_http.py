@@ -79,8 +79,15 @@ class BoundedHttp(H11Protocol):
 
     def is_moving(self) -> bool:
         """See `Waiting`: a large answer may be on its way to a slow phone."""
-        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        before, self._unsent = self._unsent, self._written()
         return 0 < self._unsent < before
+
+    def _written(self) -> int:
+        """What has been written and is not on its way yet."""
+        try:
+            return self.transport.get_write_buffer_size()
+        except RuntimeError:  # uvloop's, for a socket that is gone
+            return 0
 
     # -- what uvicorn's protocol is told -------------------------------------------------------------------------------
 
@@ -102,8 +109,9 @@ class BoundedHttp(H11Protocol):
 
     def on_response_complete(self) -> None:
         """The answer is written, and the next request is waited for; also what takes the last answer too slowly is."""
-        self._unsent = self.transport.get_write_buffer_size()
-        self.door.silent.enter(self)
+        if self in self.connections:
+            self._unsent = self._written()
+            self.door.silent.enter(self)
         super().on_response_complete()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
@@ -126,7 +134,7 @@ class BoundedHttp(H11Protocol):
     def pause_writing(self) -> None:
         """The client takes its answers more slowly than they come; whether it takes any is looked at from now on."""
         super().pause_writing()
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._written()
         self.door.stuck.enter(self)
 
     def resume_writing(self) -> None:

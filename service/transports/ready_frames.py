@@ -9,7 +9,6 @@ here, and reaches the transport through the scope's extensions as `READY_FRAMES`
 - the listener hears of pongs, and when the socket's buffer is full and empty again.
 """
 
-import asyncio
 import logging
 from asyncio import BaseTransport
 from collections import deque
@@ -27,7 +26,6 @@ from service.transports.security_headers import HEADERS
 _quiet = logging.getLogger("uvicorn.error.clients")  # see bounded_http.py
 
 READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
-QUIET_S = 0.5  # without a byte from a client that was told the end over TLS, until the socket is closed
 CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
 LOW_WATER_SHARE = 4  # a socket counts as drained at a quarter of its buffer, so that it does not flap
 
@@ -76,7 +74,6 @@ class ReadyFrames(WebSocketsSansIOProtocol):
 
     _listener: Listener | None = None
     _is_releasing = False
-    _quiet_timer: asyncio.TimerHandle | None = None  # runs while the client of a broken connection is still sending
     write: Callable[[bytes], None]  # the transport's own: whole frames, queued at once
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -199,21 +196,9 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         self.close_sent = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        else:  # TLS ends in both directions at once: so not before the client is silent
-            self._end_when_quiet()
+        else:  # over TLS, which reads on until the client has ended its side too
+            self.transport.close()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
-
-    def _end_when_quiet(self) -> None:
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
-        self._quiet_timer = self.loop.call_later(QUIET_S, self.transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        """Reads on; what comes after the end is not looked at."""
-        if self._quiet_timer is not None:
-            self._end_when_quiet()
-            return
-        super().data_received(data)
 
     def handle_close(self, event: Frame) -> None:
         """The client says goodbye: what it said before that comes first."""
@@ -246,8 +231,6 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
         """
         super().connection_lost(exc)
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost()

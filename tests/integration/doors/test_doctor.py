@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,18 @@ def test_a_sound_deployment(database: Server, node: NodeProcess) -> None:
     assert node.name in found["nodes"].text
     assert "ready" in found["url"].text
     assert database.admin.dbsize() == before
+
+
+def test_the_docs_have_every_check(patient: Server) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    table = text.partition("| check | bad when |")[2].partition("\n\n")[0]
+    described = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1:2][0] if "|" in row else "")
+    }
+    checks = set(examine({**GOOD, "WAYPOST_REDIS_URL": patient.url})) | {"host"}
+    assert described == checks, "mend the table of doctor in docs/operations.md"
 
 
 @pytest.mark.parametrize(

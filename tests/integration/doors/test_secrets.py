@@ -90,6 +90,9 @@ async def test_no_secret_is_said(tmp_path: Path, log_level: str) -> None:
             "token": mint("operator", secret=SECRETS[0]),
             "token_grace_s": 0.1,
             "hello_timeout_s": 0.5,
+            "beat_s": 0.2,
+            "not_ready_s": 1,
+            "mailbox_ttl_s": 2,
         }
         node = NodeProcess(url, "discreet", **settings)
         worker = WorkerProcess(url, log_level=log_level, jobs_retention_every="1s", jwt_secrets=",".join(SECRETS))

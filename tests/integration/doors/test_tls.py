@@ -11,6 +11,7 @@ import pytest
 
 from service.client import Client, GaveUp
 from tests.certificates import CERTIFICATES, KEY_PASSWORD
+from tests.integration.doors.raw import UPGRADE
 from tests.integration.http.web import check_problem, fetch, path_of
 from tests.integration.store.kit import wait_until
 from tests.integration.wire.conftest import StartNode
@@ -105,12 +106,24 @@ async def test_close_codes_arrive(secure: NodeProcess, alice: str) -> None:
 
 
 async def test_a_frame_that_the_library_refuses_is_told_though_more_is_coming(secure: NodeProcess, alice: str) -> None:
-    """Without half-close the socket stays open until the client is silent, or it would never read the code."""
-    phone = await opened(secure, alice)
-    with contextlib.suppress(Exception):
-        await phone.websocket.send("x" * 3_000_000)
-    assert await phone.ends() == 1009
-    wait_until(phone.websocket.transport.is_closing, "the socket is closed")
+    """A client that reads when it has sent everything: of a socket that is closed under it it would read nothing."""
+    assert secure.trust is not None
+    upgrade = "\r\n".join((f"GET /v1/connect?user={alice} HTTP/1.1", *UPGRADE, "", "")).encode()
+
+    def send_all_then_read(trust: ssl.SSLContext) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", secure.port), 10) as plain,
+            trust.wrap_socket(plain, server_hostname="127.0.0.1") as shaken,
+        ):
+            shaken.sendall(upgrade)
+            came = shaken.recv(65_536)
+            shaken.sendall(b"\x81\xff" + (20_000_000).to_bytes(8, "big") + bytes(4) + b" " * 20_000_000)
+            while part := shaken.recv(65_536):
+                came += part
+            return came
+
+    for _ in range(3):
+        assert (1009).to_bytes(2, "big") in await asyncio.to_thread(send_all_then_read, secure.trust)
 
 
 async def test_a_client_that_drains_nothing_is_closed_and_resumes(secure: NodeProcess, alice: str, bob: str) -> None:

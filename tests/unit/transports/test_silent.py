@@ -26,11 +26,14 @@ class Socket:
 
 
 async def test_of_too_many_the_oldest_goes() -> None:
-    room, sockets = Silent(2, 60), [Socket() for _ in range(4)]
-    for socket in sockets[:3]:
+    room, sockets = Silent(2, 0.2, 20), [Socket() for _ in range(4)]
+    for socket in sockets[:2]:
         room.enter(socket)
+    await asyncio.sleep(0.11)
+    room.enter(sockets[2])
     assert [socket.is_cut for socket in sockets] == [True, False, False, False]
     room.enter(sockets[1])  # its time begins anew: the other one is the oldest now
+    await asyncio.sleep(0.11)
     room.enter(sockets[3])
     assert [socket.is_cut for socket in sockets] == [True, False, True, False]
     room.leave(sockets[1])
@@ -39,8 +42,23 @@ async def test_of_too_many_the_oldest_goes() -> None:
     assert (len(room), sockets[3].is_cut) == (0, True)
 
 
+async def test_a_crowd_that_comes_at_once_has_a_moment() -> None:
+    """After a restart everybody is back in the same second; and of ten times too many the oldest goes all the same."""
+    room, crowd = Silent(5, 0.4, 50), [Socket() for _ in range(60)]
+    for socket in crowd[:50]:
+        room.enter(socket)
+    assert not any(socket.is_cut for socket in crowd)
+    for socket in crowd[50:]:
+        room.enter(socket)
+    assert [socket.is_cut for socket in crowd] == [True] * 10 + [False] * 50
+    await asyncio.sleep(0.21)
+    room.enter(Socket())
+    assert (len(room), sum(socket.is_cut for socket in crowd)) == (5, 56)
+    room.close()
+
+
 async def test_each_has_its_time_and_who_moves_gets_more() -> None:
-    room = Silent(10, 0.1)
+    room = Silent(10, 0.1, 10)
     still, moving, gone = Socket(), Socket(moves=2), Socket()
     for socket in (still, moving, gone):
         room.enter(socket)
