@@ -19,6 +19,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "left out: the tests on Redis, for want of redis-server on the PATH (Debian: apt-get install redis-server)"
         )
+    if shutil.which("chromium") is None:
+        terminalreporter.write_line(
+            "left out: the tests in a browser, for want of chromium on the PATH (Debian: apt-get install chromium)"
+        )
     if library() is None:
         terminalreporter.write_line(
             "left out: the tests that turn a clock, for want of libfaketime (Debian: apt-get install faketime)"

@@ -139,7 +139,7 @@ async def test_without_a_base_no_session_is_opened(forgetful: ForgetfulStore, fr
         forgetful.is_failing = True
         closed: list[int] = []
         line = EventLine(node, fresh("bob"))
-        line.close = lambda code, reason: closed.append(code)  # type: ignore[method-assign]  # noqa: ARG005
+        line.close = lambda code, reason: closed.append(code)  # type: ignore[method-assign]
         line.say(type="hello", device="web")
         assert (await line.until(type="error"))["code"] == "unavailable"
         assert closed == [4000]
