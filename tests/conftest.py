@@ -24,6 +24,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "left out: the tests through a proxy, for want of nginx on the PATH (Debian: apt-get install nginx-light)"
         )
+    if shutil.which("chromium") is None:
+        terminalreporter.write_line(
+            "left out: the tests in a browser, for want of chromium on the PATH (Debian: apt-get install chromium)"
+        )
     if library() is None:
         terminalreporter.write_line(
             "left out: the tests that turn a clock, for want of libfaketime (Debian: apt-get install faketime)"

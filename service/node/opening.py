@@ -35,7 +35,8 @@ class Openings:
             return
         try:
             opened = await self._ask(connection, command)
-            await connection.prepare({state.stream: state.start for state in opened if connection.wants(state.stream)})
+            if not connection.is_closed:
+                await connection.prepare({one.stream: one.start for one in opened if connection.wants(one.stream)})
         except WaypostError as problem:
             self._node.out_of_reach(problem)
             # Opening twice is harmless: what may have been carried out is asked for again.
