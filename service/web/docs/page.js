@@ -75,7 +75,7 @@ function responses(operation) {
     .map(([status, one]) => [status, one.content && one.content["application/json"]])
     .filter(([, content]) => content && content.schema.$ref)
     .map(([status, { schema }]) => [make("p", {}, `${status}: `, prose(resolved(schema).description)), make("pre", { tabindex: "0" }, spelt(schema))]);
-  return make("details", {}, make("summary", {}, "Answers"), make("div", { class: "operation-schemas" }, make("table", {}, make("tbody", {}, rows)), told));
+  return make("details", {}, make("summary", {}, "What it may answer"), make("div", { class: "operation-schemas" }, make("table", {}, make("tbody", {}, rows)), told));
 }
 
 /** The request that a form describes. */

@@ -49,7 +49,7 @@ def test_a_body_too_long_to_be_read_for_nothing_ends_the_connection(size: int, *
     async def refuses(_request: Request) -> Response:
         raise WaypostError("unauthorised")
 
-    app = Starlette(routes=[at("/", POST=refuses)])
+    app = Starlette(routes=[at("/", POST=does(refuses, {}))])
     app.state = SimpleNamespace(settings=Settings())  # type: ignore[assignment]
     with TestClient(app) as client:
         told = client.post("/", content=b"x" * size)
