@@ -6,6 +6,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from starlette.routing import Match
 
+from service.api.asyncapi import SERVER_FRAMES, asyncapi
 from service.api.openapi import openapi
 from service.api.operations import Described
 from service.api.routes import ROUTES
@@ -47,3 +48,22 @@ def check_answer(method: str, path: str, status: int, kind: str, body: dict[str,
         told = document()["paths"][route.path][method.lower()]["responses"]
         assert str(status) in told, f"{method} {route.path} answered {status}: say so in service/api/routes.py"
         assert "content" not in told[str(status)]
+
+
+@cache
+def frame_validators() -> dict[str, Draft202012Validator]:
+    """Of what a node says on the wire, by the type of the frame."""
+    wire = asyncapi()
+    return {
+        str(kind.__struct_config__.tag): Draft202012Validator(
+            {"$ref": f"#/components/schemas/{kind.__name__}", "components": wire["components"]}
+        )
+        for kind in SERVER_FRAMES
+    }
+
+
+def check_frame(frame: dict[str, Any]) -> None:
+    """A frame of a node is one that /asyncapi.json describes."""
+    validators = frame_validators()
+    assert frame["type"] in validators, frame
+    validators[frame["type"]].validate(frame)

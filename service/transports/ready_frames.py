@@ -181,6 +181,15 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         self.close_sent = True
         self.transport.write_eof()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+        self._held.clear()
+        self._lose_listener()
+        if self.read_paused:
+            self.resume_reading()
+
+    def handle_ping(self) -> None:
+        """Pings are answered, but those that came in one go with what ended the connection: the end has been sent."""
+        if not self.close_sent:
+            super().handle_ping()
 
     def handle_close(self, event: Frame) -> None:
         """The client says goodbye: what it said before that comes first."""
@@ -210,6 +219,9 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
         """
         super().connection_lost(exc)
+        self._lose_listener()
+
+    def _lose_listener(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost()

@@ -34,7 +34,9 @@ async def fetch(
 ) -> Answer:
     """Asks a node for a path, query included. What comes back is as `/openapi.json` says."""
     answer = await asyncio.to_thread(_fetch, node.url + path, method, data, headers or {})
-    check_answer(method, unquote(path.partition("?")[0]), answer.status, answer.headers["content-type"] or "", answer.json)
+    check_answer(
+        method, unquote(path.partition("?")[0]), answer.status, answer.headers["content-type"] or "", answer.json
+    )
     return answer
 
 
