@@ -18,7 +18,10 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.config import STARTUP_FAILURE
 
+from service.api.asyncapi import asyncapi
 from service.api.cross_origin import cross_origin
+from service.api.openapi import openapi
+from service.api.pages import Pages
 from service.api.problems import no_route
 from service.api.routes import ROUTES, at
 from service.config import Settings
@@ -116,6 +119,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
     app.router.redirect_slashes = False  # a redirect would carry the query, and with it who signs in, to any `Host`
     app.state.node = node
     app.state.settings = settings
+    app.state.pages = Pages.of(openapi(ROUTES), asyncapi())
     return app
 
 

@@ -69,7 +69,7 @@ async def entries(request: Request) -> Response:
 
 
 async def disconnect(request: Request) -> Response:
-    """`DELETE /v1/admin/users/{user}/connections`: every node ends them. 202: they have been told to."""
+    """`DELETE /v1/admin/users/{user}/connections`: ends a user's connections. 202: every node was told."""
     await administrator(request)
     node, user = node_of(request), check_name(request.path_params["user"])
     device = Query(request).text("device")

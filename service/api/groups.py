@@ -27,13 +27,13 @@ async def _asked(request: Request, action: Action, *, is_change: bool = False) -
 
 
 async def look(request: Request) -> Response:
-    """`GET /v1/groups/{group}`: how it stands, for its members."""
+    """`GET /v1/groups/{group}`: how a group stands, for its members."""
     _, group, by = await _asked(request, "read")
     return answer(_told(await node_of(request).groups.look(group, by)))
 
 
 async def configure(request: Request) -> Response:
-    """`PUT /v1/groups/{group}`: changes settings, or makes the group (201)."""
+    """`PUT /v1/groups/{group}`: changes the settings of a group, or makes it (201)."""
     _, group, by = await _asked(request, "manage", is_change=True)
     node = node_of(request)
     given = await body_of(request, GroupSettings, most=node.settings.limits.frame_bytes, may_be_empty=True)
@@ -42,14 +42,14 @@ async def configure(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """`DELETE /v1/groups/{group}`: its end."""
+    """`DELETE /v1/groups/{group}`: ends a group."""
     _, group, by = await _asked(request, "manage", is_change=True)
     await node_of(request).groups.delete(group, by)
     return empty(204)
 
 
 async def members(request: Request) -> Response:
-    """`GET /v1/groups/{group}/members`: who is in it, for its members."""
+    """`GET /v1/groups/{group}/members`: who is in a group, for its members."""
     _, group, by = await _asked(request, "read")
     query = Query(request)
     limit, after = query.limit(), query.text("after") or ""
@@ -60,7 +60,7 @@ async def members(request: Request) -> Response:
 
 
 async def member(request: Request) -> Response:
-    """`GET /v1/groups/{group}/members/{user}`: one of them."""
+    """`GET /v1/groups/{group}/members/{user}`: one member of a group."""
     _, group, by = await _asked(request, "read")
     user = check_name(request.path_params["user"])
     return answer(_member(await node_of(request).groups.member(group, user, by)))
@@ -78,7 +78,7 @@ async def put_in(request: Request) -> Response:
 
 
 async def take_out(request: Request) -> Response:
-    """`DELETE /v1/groups/{group}/members/{user}`: the user leaves, or is removed."""
+    """`DELETE /v1/groups/{group}/members/{user}`: leaves a group, or removes somebody from it."""
     principal, group, by = await _asked(request, "join", is_change=True)
     user = check_name(request.path_params["user"])
     check_may(principal, "join" if user == by else "manage", group_stream(group))

@@ -9,11 +9,14 @@ from service.api.problems import answer
 
 
 async def livez(_request: Request) -> Response:
-    """200 while the loop turns: restart the process when this does not answer, and only then."""
+    """`GET /livez`: alive, while the loop turns: restart the process when this does not answer, and only then."""
     return answer(Health("alive"))
 
 
 async def readyz(request: Request) -> Response:
-    """200 when this node should get connections, else 503 with the reasons. Open connections stay either way."""
+    """`GET /readyz`: 200 when this node should get connections, else 503 with the reasons.
+
+    Open connections stay either way.
+    """
     reasons = node_of(request).not_ready()
     return answer(Health("not ready" if reasons else "ready", reasons), 503 if reasons else 200)

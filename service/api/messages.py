@@ -20,7 +20,7 @@ _STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # of a structured header, as t
 
 
 async def post(request: Request) -> Response:
-    """`POST /v1/messages`: 201 when it is stored, 200 when it was before."""
+    """`POST /v1/messages`: sends a message. 201 when it is stored, 200 when it was before."""
     principal, node = await caller(request), node_of(request)
     limits = node.settings.limits
     given = await body_of(request, NewMessage, most=limits.frame_bytes)
@@ -83,7 +83,7 @@ def _as_told(problem: WaypostError, principal: Principal, key: str | None) -> Wa
 
 
 async def read(request: Request) -> Response:
-    """`GET /v1/streams/{stream}/messages`: messages around an anchor, oldest first."""
+    """`GET /v1/streams/{stream}/messages`: history, the messages around an anchor, oldest first."""
     principal, stream = await caller(request), request.path_params["stream"]
     check_may(principal, "read", stream, "an inbox is its owner's alone")
     if not principal.key:
@@ -94,7 +94,7 @@ async def read(request: Request) -> Response:
 
 
 async def redact(request: Request) -> Response:
-    """`DELETE /v1/streams/{stream}/messages/{id}`: the body of a message is taken away everywhere."""
+    """`DELETE /v1/streams/{stream}/messages/{id}`: takes away the body of a message, everywhere."""
     principal, stream = await caller(request), request.path_params["stream"]
     check_may(principal, "redact", stream, "an inbox is its owner's alone")
     target = parse_id(request.path_params["id"])

@@ -16,7 +16,7 @@ from service.store import OpenedStream, StreamProgress
 
 
 async def listed(request: Request) -> Response:
-    """`GET /v1/streams`: the caller's streams: inbox, `all`, groups by name."""
+    """`GET /v1/streams`: the caller's streams, for a device: inbox, `all`, groups by name."""
     principal, node = await caller(request), node_of(request)
     user, query = acting_user(principal), Query(request)
     check_may(principal, "read", user_stream(user))
@@ -34,7 +34,7 @@ def _row(progress: StreamProgress) -> StreamRow:
 
 
 async def acknowledge(request: Request) -> Response:
-    """`PUT /v1/devices/{device}/offsets`: the device has everything up to these ids."""
+    """`PUT /v1/devices/{device}/offsets`: acknowledges: the device has everything up to these ids."""
     principal, node = await caller(request), node_of(request)
     user = acting_user(principal)
     check_may(principal, "acknowledge", user_stream(user))

@@ -199,6 +199,15 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         else:  # over TLS, which reads on until the client has ended its side too
             self.transport.close()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+        self._held.clear()
+        self._lose_listener()
+        if self.read_paused:
+            self.resume_reading()
+
+    def handle_ping(self) -> None:
+        """Pings are answered, but those that came in one go with what ended the connection: the end has been sent."""
+        if not self.close_sent:
+            super().handle_ping()
 
     def handle_close(self, event: Frame) -> None:
         """The client says goodbye: what it said before that comes first."""
@@ -231,6 +240,9 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
         """
         super().connection_lost(exc)
+        self._lose_listener()
+
+    def _lose_listener(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost()

@@ -8,11 +8,12 @@ import urllib.request
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from service.core.server_keys import Scope
 from service.errors import ERRORS
 from tests.integration.store.kit import Server
+from tests.schemas import check_answer
 from tests.service import NodeProcess
 from tests.tokens import bearer, mint, new_key
 
@@ -32,8 +33,12 @@ async def fetch(
     data: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Asks a node for a path, query included."""
-    return await asyncio.to_thread(_fetch, node.url + path, method, data, headers or {}, node.trust)
+    """Asks a node for a path, query included. What comes back is as `/openapi.json` says."""
+    answer = await asyncio.to_thread(_fetch, node.url + path, method, data, headers or {}, node.trust)
+    check_answer(
+        method, unquote(path.partition("?")[0]), answer.status, answer.headers["content-type"] or "", answer.json
+    )
+    return answer
 
 
 def _fetch(

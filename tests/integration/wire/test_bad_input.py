@@ -9,13 +9,14 @@ from typing import NamedTuple
 import pytest
 
 from tests.integration.wire.conftest import StartNode
-from tests.integration.wire.kit import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Net, join
+from tests.integration.wire.kit import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Net, client_frame, join
 from tests.service import NodeProcess, Phone
 
 pytestmark = pytest.mark.anyio
 
 FRAME_MAX = 131_072
 WS_MAX = 1_048_576
+HELLO = b'{"type":"hello"}'
 
 
 class Bad(NamedTuple):
@@ -216,6 +217,16 @@ async def test_text_that_is_not_utf_8_is_refused_by_the_library(net: Net, alice:
     phone = await net.open(alice)
     await phone.websocket.send(said, text=True)
     assert await closes_with(phone) == (1007, [])
+
+
+async def test_what_comes_in_one_go_with_text_that_is_not_utf_8_does_no_harm(net: Net, alice: str) -> None:
+    bare, phone = await net.bare(f"/v1/connect?user={alice}"), await net.open(alice)
+    auth, ping = b'{"type":"auth","token":"x"}', b"after the end"
+    bare._writer.write(b"".join(client_frame(TEXT, said) for said in (HELLO, auth, b"\xff")) + client_frame(PING, ping))
+    await phone.send(f"user:{alice}", "meanwhile")
+    while (told := await bare.read())[0] in (TEXT, PONG):
+        pass
+    assert told == (CLOSE, struct.pack("!H", 1007) + b"not UTF-8")
 
 
 async def test_text_whose_fragments_split_a_character_is_text(net: Net, alice: str) -> None:

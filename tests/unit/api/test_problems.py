@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
+from service.api.operations import at, does
 from service.api.problems import refusal
-from service.api.routes import ROUTES, at
+from service.api.routes import ROUTES
 from service.config import Settings
 from service.errors import ERRORS, WaypostError
 
@@ -33,7 +34,7 @@ def test_a_bug_is_told_as_ours_and_logged(caplog: pytest.LogCaptureFixture) -> N
     async def broken(_request: Request) -> Response:
         raise ZeroDivisionError("a secret of the inside")
 
-    app = Starlette(routes=[at("/", GET=broken)])
+    app = Starlette(routes=[at("/", GET=does(broken, {}))])
     app.state = SimpleNamespace(settings=Settings())  # type: ignore[assignment]
     with TestClient(app) as client:
         told = client.get("/")
@@ -48,7 +49,7 @@ def test_a_body_too_long_to_be_read_for_nothing_ends_the_connection(size: int, *
     async def refuses(_request: Request) -> Response:
         raise WaypostError("unauthorised")
 
-    app = Starlette(routes=[at("/", POST=refuses)])
+    app = Starlette(routes=[at("/", POST=does(refuses, {}))])
     app.state = SimpleNamespace(settings=Settings())  # type: ignore[assignment]
     with TestClient(app) as client:
         told = client.post("/", content=b"x" * size)
