@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from uvicorn.config import STARTUP_FAILURE
 
 from service.api.asyncapi import asyncapi
 from service.api.cross_origin import cross_origin
 from service.api.openapi import openapi
+from service.api.operations import DEVICE, LAST_EVENT, at, does
 from service.api.pages import Pages
 from service.api.problems import no_route
-from service.api.routes import ROUTES, at
+from service.api.routes import ROUTES
 from service.config import Settings
 from service.config.tls import server_context
 from service.errors import Reset, WaypostError
@@ -55,7 +56,18 @@ READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it sta
 # earlier is told `unavailable`; where the store is away that is the truth.
 READY_WAIT_S = 2.0
 
-HTTP_ROUTES: list[Route] = [*ROUTES, at("/v1/events", GET=sse.events)]
+HTTP_ROUTES = [
+    *ROUTES,
+    at(
+        "/v1/events",
+        GET=does(
+            sse.events,
+            {200: "text/event-stream", 204: None},
+            "bad_name not_allowed too_many_devices too_many_connections draining",
+            takes=(DEVICE, *LAST_EVENT),
+        ),
+    ),
+]
 CONVERSATIONS: list[BaseRoute] = [
     WebSocketRoute("/v1/connect", websocket.connect),
     WebSocketRoute("/chat/channel/{user}", chat.channel),
@@ -119,7 +131,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
     app.router.redirect_slashes = False  # a redirect would carry the query, and with it who signs in, to any `Host`
     app.state.node = node
     app.state.settings = settings
-    app.state.pages = Pages.of(openapi(ROUTES), asyncapi())
+    app.state.pages = Pages.of(openapi(HTTP_ROUTES), asyncapi())
     return app
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Match
 from service.api.asyncapi import SERVER_FRAMES, asyncapi
 from service.api.openapi import openapi
 from service.api.operations import Described
-from service.api.routes import ROUTES
+from service.app import HTTP_ROUTES
 
 # What the router answers before any operation is asked.
 OF_THE_ROUTER = ("no_path", "method_not_allowed")
@@ -17,7 +17,7 @@ OF_THE_ROUTER = ("no_path", "method_not_allowed")
 
 @cache
 def document() -> dict[str, Any]:
-    return openapi(ROUTES)
+    return openapi(HTTP_ROUTES)
 
 
 @cache
@@ -34,7 +34,7 @@ def validator(path: str, method: str, status: str, kind: str) -> Draft202012Vali
 def route_of(path: str) -> Described | None:
     """The route that a path, without its query, leads to."""
     scope = {"type": "http", "path": path, "root_path": "", "method": "GET"}
-    return next((route for route in ROUTES if route.matches(scope)[0] != Match.NONE), None)
+    return next((route for route in HTTP_ROUTES if route.matches(scope)[0] != Match.NONE), None)
 
 
 def check_answer(method: str, path: str, status: int, kind: str, body: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ TAGS = {
     "streams": "A user's streams, and how far a device has come",
     "groups": "Groups and their members",
     "admin": "What operators ask and do",
+    "sse": "Listening: the wire as Server-Sent Events",
     "health": "Whether the node lives, and should get connections",
     "pages": "These documents",
 }

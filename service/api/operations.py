@@ -72,6 +72,11 @@ HISTORY = (
 DEVICE = Parameter("query", "device", f"A device; else the token's, else `{DEVICE_DEFAULT}`", NAME)
 ONLY_DEVICE = Parameter("query", "device", "Only this device", NAME)
 KIND = Parameter("query", "kind", "Only streams of this kind", {"enum": ["user", "group", "all"]})
+BOOKMARK = "A bookmark: the `id` of the last event that this client has"
+LAST_EVENT = (
+    Parameter("header", "Last-Event-ID", BOOKMARK, {"type": "string"}),
+    Parameter("query", "last_event_id", f"{BOOKMARK}, for who cannot set the header", {"type": "string"}),
+)
 KEY = Parameter(
     "header",
     "Idempotency-Key",

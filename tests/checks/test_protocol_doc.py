@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from starlette.routing import BaseRoute
 
-from service.api.routes import ROUTES
-from service.app import CONVERSATIONS
+from service.app import CONVERSATIONS, HTTP_ROUTES
 from service.config import Limits as Settings
 from service.core import frames
 from service.core.commands import Limits
@@ -219,7 +218,7 @@ def test_chat_calls_are_understood() -> None:
 
 @pytest.mark.parametrize(
     ("routes", "text", "page"),
-    [(CONVERSATIONS, TEXT + CHAT, "docs/protocol.md or docs/chat.md"), (ROUTES, HTTP, "docs/http.md")],
+    [(CONVERSATIONS, TEXT + CHAT, "docs/protocol.md or docs/chat.md"), (HTTP_ROUTES, HTTP, "docs/http.md")],
 )
 def test_every_path_is_named(routes: list[BaseRoute], text: str, page: str) -> None:
     paths = [str(getattr(route, "path", "")).replace("{", "<").replace("}", ">") for route in routes]
