@@ -103,26 +103,42 @@ function pretty(text, kind) {
   try { return /\d{16}|\d[eE.]\d/.test(text) ? text : JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
 }
 
+/** Shows what comes, as it comes: the last part of it. */
+async function follow(told, body) {
+  const reader = told.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    body.textContent = (body.textContent + read.value).slice(-50_000);
+    body.scrollTop = body.scrollHeight;
+  }
+}
+
 async function send(path, method, form, answer) {
   const button = form.querySelector("button");
+  if (form.stop) { form.stop.abort(); return; } // an answer without end, as /v1/events has, ends with the second press
   const [asked, options] = request(path, method, form);
-  button.disabled = true;
+  form.stop = new AbortController();
+  button.textContent = "Stop";
   const began = performance.now();
   try {
-    const told = await fetch(asked, options);
-    const text = await told.text();
+    const told = await fetch(asked, { ...options, signal: form.stop.signal });
+    const kind = told.headers.get("content-type") || "";
+    const body = make("pre", { tabindex: "0", "aria-label": "body" });
     const took = Math.round(performance.now() - began);
     const headers = [...told.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
     answer.replaceChildren(
       make("h3", {}, "Answer"),
       make("p", {}, make("span", { class: `status ${told.ok ? "good" : "bad"}` }, `${told.status} ${told.statusText}`), ` in ${took} ms to `, make("code", {}, `${options.method} ${asked}`)),
-      make("pre", { tabindex: "0", "aria-label": "body" }, text ? pretty(text, told.headers.get("content-type")) : "(no body)"),
+      body,
       make("details", {}, make("summary", {}, "Headers"), make("pre", { tabindex: "0" }, headers)),
     );
+    if (/event-stream/.test(kind)) await follow(told, body);
+    else body.textContent = pretty(await told.text(), kind) || "(no body)";
   } catch (problem) {
-    answer.replaceChildren(make("p", { class: "problem" }, `No answer: ${problem.message}`));
+    if (problem.name === "AbortError") answer.append(make("p", {}, "Stopped."));
+    else answer.replaceChildren(make("p", { class: "problem" }, `No answer: ${problem.message}`));
   } finally {
-    button.disabled = false;
+    form.stop = null;
+    button.textContent = "Send";
   }
 }
 
