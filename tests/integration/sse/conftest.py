@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from migrations import __main__ as migrations
-from tests.events import EventPhone
 from tests.integration.sse.kit import EventNet
 from tests.integration.store.kit import Server
 from tests.integration.wire.conftest import (
@@ -21,19 +20,25 @@ from tests.integration.wire.conftest import (
     start_node,
     started,
 )
-from tests.service import NodeProcess
+from tests.service import NodeProcess, Phone
 from tests.tokens import SIGNED
 
 __all__ = ["alice", "bob", "database", "fresh", "group", "node", "shared_node", "start_node", "started"]
 
 
+@pytest.fixture(autouse=True)
+async def hang_up() -> AsyncIterator[None]:
+    """No connection outlives its test."""
+    Phone.every.clear()
+    yield
+    await Phone.hang_up_all()
+
+
 @pytest.fixture
 async def net(node: NodeProcess, database: Server) -> AsyncIterator[EventNet]:
     """Streams of the session's node, all ended with the test."""
-    EventPhone.every.clear()
     net = EventNet(node, database)
     yield net
-    await EventPhone.hang_up_all()
     await net.hang_up()
 
 
