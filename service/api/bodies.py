@@ -87,7 +87,7 @@ class Messages(msgspec.Struct, frozen=True, omit_defaults=True):
     """A page of history, with what `history` says on the wire."""
 
     stream: str
-    messages: tuple[Raw, ...]
+    messages: tuple[frames.EntryFrame, ...]
     floor: str
     head: str
     found_oldest: bool

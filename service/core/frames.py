@@ -337,6 +337,16 @@ class Sent(msgspec.Struct, tag="sent", frozen=True, omit_defaults=True):
     ref: Ref = None
 
 
+# An entry as the frame that it is when it is pushed; of a type that this release does not know, too.
+EntryFrame = Annotated[
+    Raw,
+    msgspec.Meta(
+        description="A message, joined, left or redacted, or an entry of another type",
+        extra_json_schema={"type": "object", "required": ["type", "stream", "id"]},
+    ),
+]
+
+
 class History(msgspec.Struct, tag="history", frozen=True, omit_defaults=True):
     """The answer to `history`: entries as frames of their own, oldest first, and what is gone between them.
 
@@ -344,7 +354,7 @@ class History(msgspec.Struct, tag="history", frozen=True, omit_defaults=True):
     """
 
     stream: str
-    messages: tuple[Raw, ...]
+    messages: tuple[EntryFrame, ...]
     floor: str
     head: str
     found_oldest: bool
