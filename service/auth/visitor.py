@@ -57,6 +57,8 @@ def check_origin(visit: HTTPConnection, settings: Settings) -> None:
     What comes without `Origin` is from no page. In dev mode pages of this machine may, whatever their port; and a name
     that is none of this machine's is not our own there: it can be made to lead here, and nobody is asked for a token.
     """
+    if settings.dev:
+        _check_host(visit, settings)
     origin = visit.headers.get("origin")
     if origin is None:
         return
@@ -68,6 +70,17 @@ def check_origin(visit: HTTPConnection, settings: Settings) -> None:
         is_own = _is_loopback(page) or (is_own and _is_address(page))
     if not is_own:
         raise WaypostError("forbidden", f"pages of {origin[:200]} may not: see the setting origins")
+
+
+def _check_host(visit: HTTPConnection, settings: Settings) -> None:
+    """Raises `forbidden` for a `Host` that somebody else may own: a name that was made to lead here brings a page with
+    it that is of our own origin to its browser, and sends no `Origin` when it only looks. Names of one word (of a
+    container) are nobody's out there.
+    """
+    host = _host_of(visit.headers.get("host", ""))
+    known = {urlsplit(one).hostname for one in (*settings.origin_list, settings.url)}
+    if "." in host and not (_is_address(host) or _is_loopback(host) or host in known):
+        raise WaypostError("forbidden", "in dev mode a host name has to be in WAYPOST_ORIGINS, with its scheme")
 
 
 def _netloc(origin: str) -> str:

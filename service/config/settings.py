@@ -106,8 +106,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connection_sends_burst: Count = 500
     # Joins and leaves of one user on a node: each is written to two streams and read by a whole group.
     user_joins_per_s: Rate = 5
-    # A client that joins all its groups at its first start.
-    user_joins_burst: Count = 100
+    # A client that joins all its groups at its first start: as many as it may be in.
+    user_joins_burst: Count = 1000
     # Looks into history of one user on a node: each is a page that the store reads, and some are searched for.
     user_histories_per_s: Rate = 10
     # A few screens of several conversations at once.

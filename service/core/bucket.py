@@ -20,6 +20,10 @@ class Bucket:
             return 0.0
         return (1 - self._tokens) / self._rate
 
+    def give_back(self) -> None:
+        """What a token was taken for cost nothing."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
     def is_full(self, now: float) -> bool:
         """Whether nothing would be different had it just been made."""
         self._refill(now)

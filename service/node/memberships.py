@@ -55,6 +55,8 @@ class Memberships:
         else:
             self._node.sends.note(stream, membership.id)
             if command.is_join:
+                if not membership.is_new:  # a client that joins all its groups at every start
+                    self._node.rates.give_back("joins", connection.user)
                 session.joined(command.number, command.group, membership.id)
                 connection.flush()
                 self.begin(connection, stream, membership.id)

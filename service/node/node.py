@@ -183,13 +183,18 @@ class Node:
 
         `wants` says which of the user's streams it is told of. Without `hears_itself` it is the old protocol: no entry
         of its own user is pushed, and it may learn that a group does not exist. With `mark`, which
-        spells bookmarks, it is a `MarkedConnection`. Raises `too_many_connections`, `draining`, and `unauthorised` for
-        a server key that was revoked just now.
+        spells bookmarks, it is a `MarkedConnection`. Raises `too_many_connections`, `draining`, `rate_limited`, and
+        `unauthorised` for a server key that was revoked just now, or may not read.
         """
         if self.is_draining:
             raise WaypostError("draining")
         if len(self.connections) >= self.settings.limits.connections:
             raise WaypostError("too_many_connections", "this node has as many connections as it may")
+        if not may(principal, "read", user_stream(principal.user)):
+            raise WaypostError("unauthorised", "a server key needs the scope `read` to connect as a user")
+        self.sign_ins.check(principal)
+        if not principal.key:
+            self.rates.count("requests", principal.user)
         if len(self._users.get(principal.user, ())) >= self.settings.limits.connections_per_user:
             raise WaypostError("too_many_connections", "this user has as many connections to this node as they may")
         self._numbers += 1
@@ -226,9 +231,9 @@ class Node:
             wants=wants,
             sends=self.rates.for_sends(),
         )
-        self.sign_ins.begin(connection)
         self.connections[connection.number] = connection
         self._users.setdefault(principal.user, set()).add(connection)
+        self.sign_ins.watch(connection)
         return connection
 
     def disconnected(self, connection: Connection) -> None:

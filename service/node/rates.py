@@ -9,6 +9,8 @@ from service.errors import WaypostError
 
 Kind = Literal["joins", "histories", "requests"]
 
+# Who comes back for each single token opens a session for each: that costs more than what is limited.
+RETRY_AFTER_LEAST_S = 1.0
 SWEEP_AT_LEAST = 1000  # buckets; fewer are not worth looking through
 
 
@@ -45,6 +47,12 @@ class Rates:
         if wait_s:
             raise too_fast(kind, wait_s)
 
+    def give_back(self, kind: Kind, user: str) -> None:
+        """A request of `user` that was counted has changed nothing, and cost little."""
+        bucket = self._buckets.get((kind, user))
+        if bucket is not None:
+            bucket.give_back()
+
     def _sweep(self, now: float) -> None:
         self._buckets = {whose: bucket for whose, bucket in self._buckets.items() if not bucket.is_full(now)}
         self._sweep_at = max(SWEEP_AT_LEAST, 2 * len(self._buckets))
@@ -52,4 +60,4 @@ class Rates:
 
 def too_fast(what: str, wait_s: float) -> WaypostError:
     """The refusal of what comes too fast; `wait_s`: when the next one would be taken."""
-    return WaypostError("rate_limited", f"too many {what}", retry_after=round(wait_s, 3) or 0.001)
+    return WaypostError("rate_limited", f"too many {what}", retry_after=round(max(wait_s, RETRY_AFTER_LEAST_S), 3))

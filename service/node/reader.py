@@ -115,6 +115,7 @@ class Reader:
         self._doubt = ""
         if not self._notices_after:
             self._notices_after = await self._store.last_notice()
+        await self._node.sign_ins.look_at_keys_again()
         mailbox = self.mailbox = await self._store.create_mailbox(self._node.name)
         if await self._node.attachments.attach_all(mailbox):
             self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)

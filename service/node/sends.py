@@ -18,6 +18,7 @@ from service.core.commands import Publish
 from service.core.names import EntryId, parse_stream, user_stream
 from service.errors import Unavailable, WaypostError
 from service.node.connection import Connection
+from service.node.rates import too_fast
 from service.store import BODY_INLINE_BYTES, Outcome, Outgoing, Store
 
 if TYPE_CHECKING:
@@ -203,16 +204,18 @@ class Sends:
         # In doubt the entry may have gone into a mailbox that nobody reads any more: then the answer does not wait for
         # it.
         is_read = bool(mailbox) and mailbox == self._node.reader.mailbox
-        too_fast = set()
+        limited = set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if outcome.code is None:
                 waiting.asker.stored(waiting.number, waiting.message, outcome, is_read=is_read)
                 continue
             if outcome.code == "rate_limited":
-                too_fast.add(waiting.asker)
-            waiting.asker.failed(waiting.number, WaypostError(outcome.code, retry_after=outcome.retry_after))
-        if too_fast:  # what they sent after it must not overtake it
-            self._take_back(too_fast)
+                limited.add(waiting.asker)
+                waiting.asker.failed(waiting.number, too_fast("messages of this user", outcome.retry_after or 0.0))
+            else:
+                waiting.asker.failed(waiting.number, WaypostError(outcome.code))
+        if limited:  # what they sent after it must not overtake it
+            self._take_back(limited)
         for asker in {waiting.asker for waiting in batch}:
             asker.flush()
 

@@ -37,6 +37,8 @@ class SignIns:
         self._strangers_max = settings.limits.strangers
         self._strangers = 0
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
+        self._renewals = 0
+        self._renewed: dict[Connection, int] = {}  # the number of the renewal that holds
         self._revoked: dict[str, float] = {}  # ids of server keys → monotonic time at which the notice came
         self.door = SignIn(settings, self.find_key)
 
@@ -52,7 +54,7 @@ class SignIns:
 
     @contextmanager
     def stranger(self) -> Iterator[None]:
-        """While nobody knows who a socket is. Raises `Unavailable`: it may come back when others have signed in."""
+        """While a socket is still to say who it is. Raises `Unavailable`: it may come back when others have."""
         if self._strangers >= self._strangers_max:
             raise Unavailable("too many are about to sign in to this node")
         self._strangers += 1
@@ -63,15 +65,17 @@ class SignIns:
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
-    def begin(self, connection: Connection) -> None:
-        """A connection begins: its sign-in is watched. Raises `unauthorised` for a key that was revoked just now."""
-        key = connection.principal.key
-        if key in self._revoked:
-            raise WaypostError("unauthorised", "this server key is not known")
-        self._watch(connection)
+    def check(self, principal: Principal) -> None:
+        """Raises `unauthorised` for a server key that was revoked just now."""
+        if principal.key in self._revoked:
+            raise WaypostError("unauthorised", "no such server key")
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone."""
+        self._renewed.pop(connection, None)
+        self._stop_watching(connection)
+
+    def _stop_watching(self, connection: Connection) -> None:
         timer = self._timers.pop(connection, None)
         if timer is not None:
             timer.cancel()
@@ -81,24 +85,32 @@ class SignIns:
         return None if principal.expires_at is None else round(max(0.0, principal.expires_at - time.time()), 3)
 
     def renew(self, connection: Connection, command: Renew) -> None:
-        """The client has a fresh token."""
-        self._node.spawn(self._renew(connection, command))
+        """The client has a fresh token. Looking at one counts like a request: it costs as much."""
+        try:
+            self._node.rates.count("requests", connection.user)
+        except WaypostError as problem:
+            connection.session.not_answered(problem, command.ref)
+            return
+        self._renewals += 1
+        self._node.spawn(self._renew(connection, command, self._renewals))
 
-    async def _renew(self, connection: Connection, command: Renew) -> None:
-        session, before = connection.session, connection.principal
+    async def _renew(self, connection: Connection, command: Renew, number: int) -> None:
+        session = connection.session
         try:
             principal = _check_is_for(connection, await self.door.by_token(command.token))
         except WaypostError as problem:
             session.not_answered(problem, command.ref)
         else:
-            if connection.principal is before:  # else a later one was quicker
+            if number > self._renewed.get(connection, 0) and not connection.is_closed:  # else a later one was quicker
+                self._renewed[connection] = number
                 connection.principal = principal
-                self.forget(connection)
-                self._watch(connection)
-            session.renewed(command.ref, self.expires_in(principal))
+                self._stop_watching(connection)
+                self.watch(connection)
+            session.renewed(command.ref, self.expires_in(connection.principal))
         connection.flush()
 
-    def _watch(self, connection: Connection) -> None:
+    def watch(self, connection: Connection) -> None:
+        """Ends a connection when its sign-in has expired, and the time of grace is over."""
         expires_at = connection.principal.expires_at
         if expires_at is None or connection.is_closed:
             return
@@ -107,7 +119,15 @@ class SignIns:
             connection.end("expired")
             return
         loop = asyncio.get_running_loop()
-        self._timers[connection] = loop.call_later(min(left_s, LOOK_AGAIN_S), self._watch, connection)
+        self._timers[connection] = loop.call_later(min(left_s, LOOK_AGAIN_S), self.watch, connection)
+
+    async def look_at_keys_again(self) -> None:
+        """Ends connections of server keys that are no more: of notices only the last thousand are kept, and a node that
+        stood still for long may have missed one.
+        """
+        for key in {one.principal.key for one in self._node.connections.values()} - {""}:
+            if await self._store.find_key(key) is None:
+                self.heed(Notice("key_revoked", key=key))
 
     # -- notices -------------------------------------------------------------------------------------------------------
 

@@ -114,7 +114,8 @@ async def leave(
 ) -> Membership:
     """See `Store.leave`."""
     asker = "" if by_key or by == user else by
-    arg = _change_arg(context, user, group, mailbox=mailbox, origin=origin, by=asker)
+    is_removed = by_key or asker != ""
+    arg = _change_arg(context, user, group, mailbox=mailbox, origin=origin, by=asker) | {"is_removed": is_removed}
     try:
         return _membership(await _change(context, "leave", arg))
     except WaypostError as refusal:

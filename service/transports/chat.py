@@ -271,8 +271,7 @@ async def _serve(
     conversation = ChatConversation(websocket, user, parse)
     try:
         check_origin(websocket, conversation.settings)
-        with node.sign_ins.stranger():
-            principal: Principal = await node.sign_ins.door.for_chat(user, credentials_of(websocket))
+        principal: Principal = await node.sign_ins.door.for_chat(user, credentials_of(websocket))
         if joins is not None:
             check_name(joins)
         connection = node.connect(conversation, conversation.codec, principal, wants=wants, hears_itself=False)

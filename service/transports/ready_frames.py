@@ -26,6 +26,8 @@ from service.transports.security_headers import HEADERS
 _quiet = logging.getLogger("uvicorn.error.clients")  # see bounded_http.py
 
 READY_FRAMES = "waypost.ready_frames"  # the name in `scope["extensions"]`
+# Of a message before anybody listens, which is before its sender is known: twice the largest `hello`.
+STRANGER_BYTES_MAX = 262_144
 CLOSE_WAIT_S = 5.0  # how long a client has to read what was written and to answer a close frame
 LOW_WATER_SHARE = 4  # a socket counts as drained at a quarter of its buffer, so that it does not flap
 
@@ -81,7 +83,7 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.write = self.transport.write
         # Nothing is compressed: a frame is built once for all, and a small one cannot become a large one here.
-        self.conn = _Handshake(max_size=self.config.ws_max_size, logger=_quiet)
+        self.conn = _Handshake(max_size=min(STRANGER_BYTES_MAX, self.config.ws_max_size), logger=_quiet)
         self._held: deque[bytes] = deque()  # messages that were read in one go with others, and are not wanted yet
 
     def handle_connect(self, event: Request) -> None:
@@ -93,6 +95,7 @@ class ReadyFrames(WebSocketsSansIOProtocol):
     def listen(self, listener: Listener, write_buffer_bytes: int) -> None:
         """From now on the listener hears everything, and at most about `write_buffer_bytes` wait to be sent."""
         self._listener = listener
+        self.conn.max_message_size = self.config.ws_max_size
         self.transport.set_write_buffer_limits(write_buffer_bytes, write_buffer_bytes // LOW_WATER_SHARE)
         # What a hasty client sent before it was accepted.
         early = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
@@ -240,6 +243,10 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         waiting ASGI application hears it as `websocket.disconnect`, a loop turn later.
         """
         super().connection_lost(exc)
+        # Cycles keep this object until they are looked for: what a client left unfinished is not to wait for that.
+        self._held.clear()
+        self.frames = []
+        self.conn.reader.discard()
         self._lose_listener()
 
     def _lose_listener(self) -> None:

@@ -258,7 +258,7 @@ async def _serve(request: Request) -> Response:
 
 
 async def _meet(request: Request, node: Node) -> Principal:
-    """Who it is. Their requests count as any by HTTP."""
+    """Who it is. That they connect counts as a request."""
     check_origin(request, node.settings)
     with contextlib.ExitStack() as stack:
         try:
@@ -272,8 +272,6 @@ async def _meet(request: Request, node: Node) -> Principal:
         raise WaypostError("bad_request", "a server key acts for nobody in particular: ?user=<id> says for whom")
     if not may(principal, "read", user_stream(principal.user)):
         raise WaypostError("not_allowed", "the server key lacks the scope `read`")
-    if not principal.key:
-        node.rates.count("requests", principal.user)
     return principal
 
 

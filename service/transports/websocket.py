@@ -4,15 +4,15 @@ import asyncio
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from service.auth import Principal, SignIn, check_origin, credentials_of, may
+from service.auth import Principal, check_origin, credentials_of
 from service.config import Settings
 from service.core import frames
 from service.core.entries import Entry
 from service.core.frames import ClientFrame, Malformed, ServerFrame
-from service.core.names import user_stream
 from service.core.paging import Gap
 from service.errors import WaypostError
 from service.node.connection import EncodeEntry, gap_frame
+from service.node.sign_ins import SignIns
 from service.transports.conversation import Conversation, refuse
 from service.transports.ready_frames import protocol_of, text_frame
 
@@ -61,8 +61,7 @@ async def connect(websocket: WebSocket) -> None:
     conversation = WireConversation(protocol_of(websocket.scope), settings)
     try:
         check_origin(websocket, settings)
-        with node.sign_ins.stranger():
-            principal, first = await _meet(websocket, node.sign_ins.door, settings)
+        principal, first = await _meet(websocket, node.sign_ins, settings)
         connection = node.connect(conversation.protocol, WIRE, principal)
     except WaypostError as problem:
         await refuse(websocket, WIRE.frame(frames.error_frame(problem)), problem)
@@ -72,18 +71,17 @@ async def connect(websocket: WebSocket) -> None:
     await conversation.hold(connection, begin=lambda: conversation.received(first) if first else None)
 
 
-async def _meet(websocket: WebSocket, door: SignIn, settings: Settings) -> tuple[Principal, bytes]:
+async def _meet(websocket: WebSocket, sign_ins: SignIns, settings: Settings) -> tuple[Principal, bytes]:
     """Who it is. Who shows nothing at the upgrade says `hello` with a token: then its first message comes along."""
-    principal = await door.by(credentials_of(websocket))
+    principal = await sign_ins.door.by(credentials_of(websocket))
     if principal is not None:
         if not principal.user:
             raise WaypostError("unauthorised", "whom does it act as? A server key names the user: ?user=<id>")
-        if not may(principal, "read", user_stream(principal.user)):
-            raise WaypostError("unauthorised", "a server key needs the scope `read` to connect as a user")
         return principal, b""
     try:
-        async with asyncio.timeout(settings.hello_timeout_s):
-            first = await _first_message(websocket)
+        with sign_ins.stranger():
+            async with asyncio.timeout(settings.hello_timeout_s):
+                first = await _first_message(websocket)
     except TimeoutError:
         raise WaypostError("hello_timeout") from None
     if len(first) > settings.limits.frame_bytes:
@@ -93,7 +91,7 @@ async def _meet(websocket: WebSocket, door: SignIn, settings: Settings) -> tuple
         raise WaypostError("bad_frame", hello.detail)
     if not isinstance(hello, frames.Hello) or not hello.token:
         raise WaypostError("unauthorised", "no sign-in was given")
-    return await door.by_token(hello.token), first
+    return await sign_ins.door.by_token(hello.token), first
 
 
 async def _first_message(websocket: WebSocket) -> bytes:

@@ -3,7 +3,8 @@
 -- KEYS  none (one server)
 -- ARGV  1: msgpack {epoch, user, user_tag, group, group_tag, mailbox (the caller's own, '' if none), mailbox_cap
 --       (entries), connection, send (the origin; 0, 0 if none), announce (members; for groups without a setting of
---       their own), by (the member that removes the user, '' for nobody), not_before, not_after (ms, server's clock)}
+--       their own), by (the member that removes the user, '' for nobody), is_removed (boolean: the user does not leave
+--       by itself), not_before, not_after (ms, server's clock)}
 -- Returns {'ok', id in the group's stream (the `left` entry, or the head where none is announced: the end of the
 --         stretch), the group's head before, 1, is_announced}
 -- Errors  fenced, reset, {'late', now (ms)} (outside of not_before … not_after), not_member (also: `by` is none),
@@ -12,7 +13,7 @@
 --
 -- The group is written first, the user's list last: the list is always a superset of the memberships. Stretches of the
 -- user's record that mean nothing any more are taken out of it, and the record with the last of them. An owner who
--- leaves stays its owner, unless the group is deleted.
+-- leaves stays its owner; one who is removed does not.
 
 local function leave(_, args)
   local arg = cmsgpack.unpack(args[1])
@@ -35,7 +36,7 @@ local function leave(_, args)
   local id = is_announced and next_id(group, now) or head
   local entry = {'t', 'left', 'f', arg.user, 'o', group.name}
   local common, post = content('left', arg.user, group.name, '', '', '', ''), new_post(arg.mailbox)
-  if settings.is_deleted then record = string.gsub(record, '^owner|', 'member|') end
+  if settings.is_deleted or arg.is_removed then record = string.gsub(record, '^owner|', 'member|') end
   local kept = prune(record .. id, group, arg)
 
   redis.call('HSET', group_key, '/members', string.format('%.0f', members - 1))

@@ -197,6 +197,17 @@ async def test_an_owner_may_come_back_into_the_closed_group(
     assert (back.status, back.json["role"]) == (201, "owner")
 
 
+async def test_an_owner_who_was_removed_is_no_owner_and_stays_out(
+    signed: NodeProcess, database: Server, alice: str, bob: str, group: str
+) -> None:
+    owner, server = Caller.with_token(signed, alice), await Caller.with_key(signed, database, "groups")
+    await owner.make(group, open=False)
+    await owner.put_in(group, bob)
+    assert (await server("DELETE", member_path(group, alice))).status == 204
+    check_problem(await owner("PUT", member_path(group, alice)), "group_closed")
+    check_problem(await owner("DELETE", member_path(group, bob)), "not_member")
+
+
 @pytest.mark.parametrize(("pattern", "may"), [("{group}", True), ("{start}*", True), ("{start}", False), ("x*", False)])
 async def test_a_claim_opens_a_closed_group(
     signed: NodeProcess, alice: str, bob: str, group: str, *, pattern: str, may: bool

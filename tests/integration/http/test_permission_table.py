@@ -230,6 +230,20 @@ async def test_a_server_key_connects_with_read_and_no_other_scope(world: World, 
         assert await phone.ends() == 4101
 
 
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_on_chat_too(world: World, scope: str) -> None:
+    """A key that may not read must not be given a text, nor acknowledge it in its owner's place."""
+    name = world.names["stranger"]
+    chat = Chat(
+        await world.net.bare(f"/chat/channel/{name}", Authorization=f"Bearer {world.shown[scope]}"), is_ponging=True
+    )
+    if scope == SCOPE_FOR["read"]:
+        await chat.until(f"user {world.names['member']} send:dear")
+    else:
+        assert await chat.until_closed() == 4101
+        assert "dear" not in "".join(chat.texts)
+
+
 # -- on /chat ----------------------------------------------------------------------------------------------------------
 
 

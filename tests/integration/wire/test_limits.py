@@ -90,6 +90,23 @@ async def test_joins_are_limited_for_a_user_on_a_node(net: Net, start_node: Star
     assert other.closed is None
 
 
+async def test_joining_what_one_is_in_costs_nothing(net: Net, start_node: StartNode, alice: str, group: str) -> None:
+    limited = net.at(start_node(limits_user_joins_per_s=0.05, limits_user_joins_burst=2))
+    phone = await limited.open(alice)
+    for _ in range(5):
+        assert (await join(phone, group))["type"] == "joined"
+    assert (await join(phone, f"{group}2"))["type"] == "joined"
+
+
+async def test_coming_again_and_again_is_limited(net: Net, start_node: StartNode, alice: str, bob: str) -> None:
+    limited = net.at(start_node(limits_user_requests_per_s=0.05, limits_user_requests_burst=2))
+    for _ in range(2):
+        await (await limited.open(alice)).leave()
+    again = await limited.dial(alice)
+    assert await too_fast(again) >= 1
+    assert (await limited.open(bob)).closed is None
+
+
 async def test_looks_into_history_are_limited_for_a_user_on_a_node(
     net: Net, start_node: StartNode, alice: str, bob: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Signing in on the wire: by header, query or `hello`; which device; renewing; and how a sign-in ends."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 
@@ -298,6 +299,37 @@ async def test_a_notice_is_heard_however_long_the_mailbox_was_in_doubt(
         await refused(phone, "forbidden", 4105)
     finally:
         await store.close()
+
+
+async def test_a_key_that_was_revoked_while_a_node_stood_still_is_found_out_however_much_was_told_since(
+    two: tuple[Net, Net], database: Server, alice: str
+) -> None:
+    key, key_id = await new_key(database.url, "read")
+    phone = await with_key(two[0], key, alice)
+    await phone.say(type="hello")
+    await phone.wait("live")
+    node = two[0].node
+    store = await open_store(database.url)
+    try:
+        node.signal(signal.SIGSTOP)
+        assert await store.revoke_key(key_id)
+        for at in range(1300):
+            await store.tell_nodes(Notice("disconnect", user=f"nobody{at}"))
+        for mailbox in database.admin.scan_iter(f"wp:*:m:{node.name}.*"):
+            database.admin.delete(mailbox)
+        node.signal(signal.SIGCONT)
+        await refused(phone, "unauthorised", 4101)
+    finally:
+        node.signal(signal.SIGCONT)
+        await store.close()
+
+
+async def test_of_renewals_the_last_one_sent_holds(net: Net, start_node: StartNode, alice: str) -> None:
+    phone = await come(net.at(start_node(**SIGNED, token_grace_s=0.5)), mint(alice, ttl=60))
+    await phone.say(type="auth", token=mint(alice, ttl=60), ref=1)
+    await phone.say(type="auth", token=mint(alice, ttl=0.3), ref=2)
+    await phone.wait("authorised", ref=2)
+    await refused(phone, "expired", 4102)
 
 
 async def test_notices_of_the_past_end_nobody(net: Net, start_node: StartNode, database: Server, alice: str) -> None:

@@ -90,6 +90,13 @@ def test_without_an_address_nobody_is_of_this_machine() -> None:
         (DEV, "192.0.2.1:8000", "http://192.0.2.1:8000", True),
         (DEV, "192.0.2.1:8000", "http://192.0.2.2:8000", False),
         (DEV, "rebound.example", "http://rebound.example", False),
+        (DEV, "rebound.example:8000", None, False),  # a page of that name that only looks sends no `Origin`
+        (DEV, "127.0.0.1.rebound.example", None, False),
+        (DEV, "waypost:8000", None, True),  # a container
+        (DEV, "waypost.localhost", None, True),
+        (DEV, "[::1]:8000", None, True),
+        (replace(DEV, origins="http://wp.example"), "wp.example", None, True),
+        (replace(DEV, url="http://wp.example:8000"), "wp.example:8000", None, True),
         (DEV, "127.0.0.1:8000", "http://a.example", False),
         (DEV, "127.0.0.1:8000", "http://[::1", False),
         (replace(DEV, origins="http://a.example"), "127.0.0.1:8000", "http://a.example", True),

@@ -28,6 +28,14 @@ def test_a_bucket_never_holds_more_than_its_burst() -> None:
     assert [bool(bucket.take(1e9)) for _ in range(3)] == [False, False, True]
 
 
+def test_a_token_that_is_given_back_is_there_again_and_no_more_than_a_burst() -> None:
+    bucket = Bucket(rate=1, burst=2, now=0.0)
+    bucket.take(0.0)
+    for _ in range(5):
+        bucket.give_back()
+    assert [bool(bucket.take(0.0)) for _ in range(3)] == [False, False, True]
+
+
 def test_a_bucket_is_full_when_it_might_have_been_made_just_now() -> None:
     bucket = Bucket(rate=1, burst=2, now=0.0)
     assert bucket.is_full(0.0)
