@@ -112,7 +112,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     user_histories_per_s: Rate = 10
     # A few screens of several conversations at once.
     user_histories_burst: Count = 100
-    # HTTP requests of one user on a node, of whatever kind: for scripts that poll.
+    # HTTP requests of one user on a node, of whatever kind, connecting and fresh tokens: for scripts that poll, and
+    # clients that come back in a loop.
     user_requests_per_s: Rate = 20
     # A page that begins asks for many things at once.
     user_requests_burst: Count = 200

@@ -9,7 +9,7 @@ from service.store.connection import reply_error
 from service.store.context import Context
 from service.store.records import Notice
 
-NOTICES_KEPT = 1000  # a node reads each within a moment; one that was cut off for longer looks at everything anew
+NOTICES_KEPT = 1000  # a node reads each within a moment; one that stood still for longer asks about each key anew
 
 
 class _Kept(msgspec.Struct):
