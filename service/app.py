@@ -65,6 +65,7 @@ HTTP_ROUTES = [
             {200: "text/event-stream", 204: None},
             "bad_name not_allowed too_many_devices too_many_connections draining",
             takes=(DEVICE, *LAST_EVENT),
+            takes_cookie=True,
         ),
     ),
 ]

@@ -9,6 +9,7 @@ from msgspec import Struct
 from service.api.bodies import ANSWERS, REQUESTS, Problem
 from service.api.components import about, components
 from service.api.operations import Described, Operation, Parameter, Said, Schema
+from service.auth.visitor import COOKIE
 from service.core.server_keys import PREFIX as KEY_PREFIX
 from service.errors import ERRORS
 
@@ -51,6 +52,12 @@ SIGN_IN: dict[str, Schema] = {
         "description": "In dev mode: who asks, believed as it is. With a server key: for whom it asks.",
     },
 }
+BY_COOKIE: Schema = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": COOKIE,
+    "description": "A user's token, shown by a page of our own origin.",
+}
 WAYS_IN: list[dict[str, list[str]]] = [
     {"token": []},
     {"key": []},
@@ -86,7 +93,7 @@ def openapi(routes: Iterable[Described]) -> Schema:
             }
             for route in routes
         },
-        "components": {"schemas": schemas, "securitySchemes": SIGN_IN},
+        "components": {"schemas": schemas, "securitySchemes": {**SIGN_IN, "cookie": BY_COOKIE}},
     }
 
 
@@ -97,7 +104,7 @@ def _operation(route: Described, method: str, one: Operation, references: Mappin
         "operationId": f"{tag}_{getattr(one.handler, '__name__', '')}",
         "summary": summary,
         "tags": [tag],
-        "security": [] if one.is_open else WAYS_IN,
+        "security": [] if one.is_open else [*WAYS_IN, *([{"cookie": []}] if one.takes_cookie else [])],
         "parameters": [_parameter(parameter) for parameter in one.parameters],
         "responses": _responses(one, references),
     }

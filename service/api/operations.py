@@ -95,6 +95,7 @@ class Operation(NamedTuple):
     body: type[msgspec.Struct] | None
     is_body_optional: bool
     is_open: bool
+    takes_cookie: bool
 
 
 def does(
@@ -106,10 +107,11 @@ def does(
     body: type[msgspec.Struct] | None = None,
     is_body_optional: bool = False,
     is_open: bool = False,
+    takes_cookie: bool = False,
 ) -> Operation:
     """An operation. `refuses`: codes beside those that come with a sign-in, a query, a body, or names in the path.
 
-    `is_open`: nobody has to sign in.
+    `is_open`: nobody has to sign in. `takes_cookie`: pages of our own origin may do so by cookie.
     """
     codes = ANYWHERE | frozenset(refuses.split())
     if not is_open:
@@ -120,7 +122,7 @@ def does(
         codes |= WITH_A_QUERY
     unknown = codes - ERRORS.keys()
     assert not unknown, f"no codes of service/errors.py: {unknown}"
-    return Operation(handler, answers, codes, takes, body, is_body_optional, is_open)
+    return Operation(handler, answers, codes, takes, body, is_body_optional, is_open, takes_cookie)
 
 
 class Described(Route):
