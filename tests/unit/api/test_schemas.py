@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.api.asyncapi import asyncapi
 from service.api.openapi import TAGS, openapi
 from service.api.operations import at, does
-from service.api.routes import ROUTES
+from service.app import HTTP_ROUTES
 from service.core.frames import CLIENT_FRAMES, ServerFrame
 from service.errors import ERRORS
 from tests.schemas import document
@@ -31,7 +31,7 @@ def test_it_is_openapi() -> None:
 
 def test_every_route_is_there_with_every_method() -> None:
     said = {(path, method.upper()) for path, method, _ in OPERATIONS}
-    assert said == {(route.path, method) for route in ROUTES for method in route.methods or () if method != "HEAD"}
+    assert said == {(route.path, method) for route in HTTP_ROUTES for method in route.methods or () if method != "HEAD"}
     assert len({one["operationId"] for *_, one in OPERATIONS}) == len(OPERATIONS)
 
 
@@ -59,7 +59,7 @@ def test_a_route_without_its_description_is_none(words: str | None) -> None:
 
 
 def test_every_refusal_has_its_status() -> None:
-    for route in ROUTES:
+    for route in HTTP_ROUTES:
         for method, operation in route.operations.items():
             told = document()["paths"][route.path][method.lower()]["responses"]
             for code in operation.refuses:
