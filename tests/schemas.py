@@ -11,8 +11,8 @@ from service.api.openapi import openapi
 from service.api.operations import Described
 from service.app import HTTP_ROUTES
 
-# What the router answers before any operation is asked.
-OF_THE_ROUTER = ("no_path", "method_not_allowed")
+# What is answered before any operation is asked.
+BEFORE_ANY = ("no_path", "method_not_allowed", "bad_http", "head_too_large")
 
 
 @cache
@@ -40,7 +40,7 @@ def route_of(path: str) -> Described | None:
 def check_answer(method: str, path: str, status: int, kind: str, body: dict[str, Any]) -> None:
     """An answer is one that the document describes. `path`: decoded, without its query; `body`: {} where it is none."""
     route = route_of(path)
-    if route is None or method not in route.operations or body.get("code") in OF_THE_ROUTER:
+    if route is None or method not in route.operations or body.get("code") in BEFORE_ANY:
         return
     if kind:
         validator(route.path, method.lower(), str(status), kind).validate(body)

@@ -35,7 +35,7 @@ async def test_who_may(node: NodeProcess, signed: NodeProcess, database: Server,
     assert (await Caller(node, "anybody")(method, path)).status == status_of(method)
     away = await fetch(node, f"{path}?user=anybody", method, headers={"X-Forwarded-For": "203.0.113.9"})
     check_problem(away, "not_allowed")
-    check_problem(await fetch(node, path, method, headers={"Host": "evil.example"}), "unauthorised")
+    check_problem(await fetch(node, path, method, headers={"Host": "evil.example"}), "forbidden")
 
     check_problem(await Caller(signed)(method, path), "unauthorised")
     check_problem(await Caller(signed, "anybody")(method, path), "unauthorised")
