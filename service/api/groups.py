@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import Group, GroupSettings, Member, Members, NewMember
-from service.api.caller import caller, check_may, node_of
+from service.api.caller import caller, node_of
 from service.api.problems import answer, empty
 from service.api.reading import Query, body_of, link
-from service.auth import Action, Principal, may
+from service.auth import Action, Principal, check_may, may
 from service.core.names import check_name, group_stream
 from service.store import GroupState
 from service.store import Member as StoredMember

@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from service.api import histories
 from service.api.bodies import NewMessage, Redaction, Sent
-from service.api.caller import caller, check_may, node_of
+from service.api.caller import caller, node_of
 from service.api.problems import answer
 from service.api.reading import body_of
-from service.auth import Principal, may_act_for
+from service.auth import Principal, check_may, may_act_for
 from service.core.bodies import check_body
 from service.core.frames import KEY_LENGTH_MAX
 from service.core.names import check_name, parse_id, parse_stream, user_stream

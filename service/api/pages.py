@@ -78,13 +78,7 @@ def _pages(request: Request) -> Pages:
 
 
 def _told(request: Request, page: Page) -> Response:
-    headers = {
-        "cache-control": KEPT,
-        "content-security-policy": POLICY,
-        "etag": page.etag,
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-    }
+    headers = {"cache-control": KEPT, "content-security-policy": POLICY, "etag": page.etag}
     given = request.headers.get("if-none-match", "")
     known = {tag.strip().removeprefix("W/") for tag in given.split(",")}
     if known & {page.etag, "*"}:

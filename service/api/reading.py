@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from service.auth import given_once
 from service.errors import WaypostError
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -27,14 +28,11 @@ class Query:
     """The parameters of a request's query, of which each may be given once; others than those asked for are ignored."""
 
     def __init__(self, request: Request) -> None:
-        self._given = request.query_params
+        self._request = request
 
     def text(self, name: str) -> str | None:
         """A parameter, None when it is not there. Raises `bad_request` when it is there twice."""
-        given = self._given.getlist(name)
-        if len(given) > 1:
-            raise WaypostError("bad_request", f"{name} is given twice")
-        return given[0] if given else None
+        return given_once(self._request, name)
 
     def limit(self, default: int = LIMIT_DEFAULT) -> int:
         """How many rows are wanted at most. Raises `bad_request` unless that is 1 to 200."""
@@ -58,7 +56,8 @@ class Query:
 
     def kept(self, names: Iterable[str]) -> dict[str, str]:
         """Those of these parameters that were given, and `user`: for links. A token is in no link."""
-        return {name: self._given[name] for name in (*names, "user") if name in self._given}
+        given = self._request.query_params
+        return {name: given[name] for name in (*names, "user") if name in given}
 
 
 def is_number(text: str) -> bool:

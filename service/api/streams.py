@@ -4,10 +4,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import Offsets, StreamRow, Streams
-from service.api.caller import acting_device, acting_user, caller, check_may, node_of
+from service.api.caller import caller, node_of
 from service.api.problems import answer
 from service.api.reading import Query, body_of, link
-from service.auth import Principal
+from service.auth import Principal, acting_device, acting_user, check_may
 from service.core.frames import DEVICE_DEFAULT
 from service.core.names import EntryId, check_name, group_of, had, parse_id, user_stream
 from service.errors import WaypostError

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.requests import HTTPConnection
 
+from service.auth.checks import given_once
 from service.auth.sign_in import Credentials
 from service.config import Settings
 from service.config.settings import ANY_ORIGIN
@@ -31,13 +32,8 @@ _FORWARDED = (
 
 def credentials_of(visit: HTTPConnection) -> Credentials:
     """What came with it. Raises `unauthorised` for a query that says one thing twice."""
-    query = visit.query_params
-    for name in ("token", "user"):
-        if len(query.getlist(name)) > 1:
-            raise WaypostError("unauthorised", f"{name} is given twice")
-    return Credentials(
-        visit.headers.get("authorization"), query.get("token"), query.get("user"), is_local=_is_local(visit)
-    )
+    token, user = (given_once(visit, name, refusal="unauthorised") for name in ("token", "user"))
+    return Credentials(visit.headers.get("authorization"), token, user, is_local=_is_local(visit))
 
 
 def with_cookie(visit: HTTPConnection, given: Credentials) -> Credentials:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from service.auth import Principal, SignIn
+from service.auth import Principal, SignIn, acting_device
 from service.config import Settings
 from service.core.commands import Renew
 from service.core.server_keys import ServerKey
@@ -151,6 +151,5 @@ class SignIns:
 def _check_is_for(connection: Connection, principal: Principal) -> Principal:
     if principal.user != connection.user:
         raise WaypostError("unauthorised", "the token is another user's")
-    if principal.device not in (None, connection.session.device):
-        raise WaypostError("forbidden", "the token is for another device")
+    acting_device(principal, connection.session.device)
     return principal

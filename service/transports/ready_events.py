@@ -9,33 +9,20 @@ more can be cut off. The response ends through ASGI again.
 import socket
 from asyncio import Transport
 from collections.abc import MutableMapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from service.transports.bounded_http import BoundedHttp
+from service.transports.ready_frames import LOW_WATER_SHARE, SocketListener
 
 READY_EVENTS = "waypost.ready_events"  # the name in `scope["extensions"]`
-LOW_WATER_SHARE = 4  # a socket counts as drained at a quarter of its buffer, so that it does not flap
-
-
-class Listener(Protocol):
-    """Who a socket tells what happens to it. Nothing here may wait or raise."""
-
-    def paused(self) -> None:
-        """The buffer is full."""
-
-    def drained(self) -> None:
-        """The buffer has room again."""
-
-    def lost(self) -> None:
-        """The socket is gone: nothing may be written any more."""
 
 
 class ReadyEvents(BoundedHttp):
     """One HTTP connection. But for a response that somebody listens to it behaves as any."""
 
-    _listener: Listener | None = None
+    _listener: SocketListener | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Makes this protocol reachable from the ASGI scope."""
@@ -58,7 +45,7 @@ class ReadyEvents(BoundedHttp):
         """What has been written and is not on its way yet."""
         return self.transport.get_write_buffer_size()
 
-    def listen(self, listener: Listener, write_buffer_bytes: int, give_up_s: float) -> None:
+    def listen(self, listener: SocketListener, write_buffer_bytes: int, give_up_s: float) -> None:
         """From now on at most about `write_buffer_bytes` wait to be sent, and the listener hears how it is.
 
         Where the system can, a peer that has confirmed nothing for `give_up_s` counts as gone, however little there is

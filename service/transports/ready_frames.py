@@ -42,14 +42,8 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + length.to_bytes(8, "big") + payload
 
 
-class Listener(Protocol):
-    """Who a socket tells what happens to it. Nothing here may wait or raise."""
-
-    def received(self, data: bytes) -> None:
-        """A text or binary message has arrived, whole."""
-
-    def ponged(self, payload: bytes) -> None:
-        """A pong has arrived."""
+class SocketListener(Protocol):
+    """Who a socket tells how it is. Nothing here may wait or raise."""
 
     def paused(self) -> None:
         """The buffer is full."""
@@ -59,6 +53,16 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """The socket is gone: nothing may be written any more."""
+
+
+class Listener(SocketListener, Protocol):
+    """The same of a WebSocket, which also brings something."""
+
+    def received(self, data: bytes) -> None:
+        """A text or binary message has arrived, whole."""
+
+    def ponged(self, payload: bytes) -> None:
+        """A pong has arrived."""
 
 
 class _Handshake(ServerProtocol):

@@ -9,14 +9,22 @@ what does not pass is a refusal.
 """
 
 import asyncio
-import contextlib
 import random
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.auth import Principal, check_origin, credentials_of, may, with_cookie
+from service.auth import (
+    Principal,
+    acting_device,
+    acting_user,
+    check_may,
+    check_origin,
+    credentials_of,
+    given_once,
+    with_cookie,
+)
 from service.core import frames
 from service.core.entries import Entry
 from service.core.frames import ServerFrame
@@ -240,7 +248,7 @@ async def _serve(request: Request) -> Response:
     bookmark = request.headers.get("last-event-id") or ""
     if bookmark.startswith(LAST):
         return Response(None, 204, HEADERS)
-    bookmark = (bookmark or _once(request, "last_event_id")).removeprefix(LAST)
+    bookmark = (bookmark or given_once(request, "last_event_id") or "").removeprefix(LAST)
     if request.method == "HEAD":
         return Response(None, 200, HEADERS, CONTENT_TYPE)
     stream = EventStream(protocol_of(request.scope), node)
@@ -260,34 +268,17 @@ async def _serve(request: Request) -> Response:
 async def _meet(request: Request, node: Node) -> Principal:
     """Who it is. That they connect counts as a request."""
     check_origin(request, node.settings)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(node.sign_ins.stranger())
-        except WaypostError as problem:  # for the moment: others are known soon
-            raise WaypostError(problem.code, problem.detail, retry=True) from problem
+    with node.sign_ins.stranger():
         principal = await node.sign_ins.door.by(with_cookie(request, credentials_of(request)))
     if principal is None:
         raise WaypostError("unauthorised", "no sign-in was given")
-    if not principal.user:
-        raise WaypostError("bad_request", "a server key acts for nobody in particular: ?user=<id> says for whom")
-    if not may(principal, "read", user_stream(principal.user)):
-        raise WaypostError("not_allowed", "the server key lacks the scope `read`")
+    check_may(principal, "read", user_stream(acting_user(principal)))
     return principal
 
 
 def _device(request: Request, principal: Principal) -> str:
-    device = check_name(_once(request, "device") or principal.device or frames.DEVICE_DEFAULT)
-    if principal.device not in (None, device):
-        raise WaypostError("forbidden", "the token is for another device")
-    return device
-
-
-def _once(request: Request, name: str) -> str:
-    """A parameter of the query, "" when it is not there."""
-    given = request.query_params.getlist(name)
-    if len(given) > 1:
-        raise WaypostError("bad_request", f"{name} is given twice")
-    return given[0] if given else ""
+    named = given_once(request, "device") or principal.device or frames.DEVICE_DEFAULT
+    return acting_device(principal, check_name(named))
 
 
 def _takes_events(request: Request) -> bool:
