@@ -12,6 +12,7 @@ from msgspec import Meta, Raw
 from service.core import frames
 from service.core.entries import Durability
 from service.core.frames import Key
+from service.core.problems import Problem
 from service.store import Role
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -50,17 +51,6 @@ class NewMember(msgspec.Struct, frozen=True):
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of a refusal. Decide by `code`; `retry`: the same request may work later."""
-
-    code: str
-    title: str
-    status: int
-    detail: str
-    retry: bool
-    retry_after: float | None = None  # seconds, where known
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from service.api.bodies import ANSWERS, REQUESTS, Problem
+from service.api.bodies import ANSWERS, REQUESTS
 from service.api.components import about, components
 from service.api.operations import Described, Operation, Parameter, Said, Schema
 from service.auth.visitor import COOKIE
+from service.core.problems import Problem
 from service.core.server_keys import PREFIX as KEY_PREFIX
 from service.errors import ERRORS
 

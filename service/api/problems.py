@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.bodies import Problem
 from service.api.reading import declared_length, is_read
-from service.errors import ERRORS, WaypostError
+from service.core.problems import problem_of
+from service.errors import WaypostError
 from service.log import Log
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -57,17 +57,16 @@ def empty(status: int) -> Response:
 
 def refusal(problem: WaypostError, *, is_last: bool = False) -> Response:
     """How a refusal is told over HTTP. `is_last`: the connection ends with it."""
-    row = ERRORS[problem.code]
-    body = Problem(problem.code, row.text, row.http, problem.detail, problem.retry, problem.retry_after)
+    body = problem_of(problem)
     headers = dict(NO_STORE)
     if problem.retry_after is not None:
         headers["retry-after"] = str(max(1, -int(-problem.retry_after // 1)))  # whole seconds, and no sooner
-    if row.http == 401:
+    if body.status == 401:
         headers["www-authenticate"] = "Bearer"
     if is_last:
         headers["connection"] = "close"
     kind = Lingering if is_last else Response
-    return kind(msgspec.json.encode(body), row.http, headers, "application/problem+json")
+    return kind(msgspec.json.encode(body), body.status, headers, "application/problem+json")
 
 
 def no_route(_request: Request, problem: Exception) -> Response:

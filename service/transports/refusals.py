@@ -4,7 +4,8 @@ import asyncio
 
 import msgspec
 
-from service.errors import ERRORS
+from service.core.problems import problem_of
+from service.errors import WaypostError
 from service.transports.security_headers import HEADERS
 
 LINGER_S = (
@@ -16,12 +17,10 @@ _PHRASES = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 def refusal(code: str, detail: str) -> bytes:
     """A whole HTTP/1.1 answer, with which the connection ends: `application/problem+json`, as all refusals are."""
-    row = ERRORS[code]
-    body = msgspec.json.encode(
-        {"code": code, "title": row.text, "status": row.http, "detail": detail, "retry": row.retry}
-    )
+    told = problem_of(WaypostError(code, detail))
+    body = msgspec.json.encode(told)
     lines = [
-        b"HTTP/1.1 %d %s" % (row.http, _PHRASES[row.http]),
+        b"HTTP/1.1 %d %s" % (told.status, _PHRASES[told.status]),
         b"content-type: application/problem+json",
         b"content-length: %d" % len(body),
         b"cache-control: no-store",
