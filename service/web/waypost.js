@@ -1,0 +1,2 @@
+/* under construction */
+export function connect() { throw new Error("not yet"); }
