@@ -103,6 +103,7 @@ class Tab:
             async with asyncio.timeout(seconds):
                 await self.look()
                 while not condition():
+                    assert self.person.problems == []
                     await asyncio.sleep(0.03)
                     await self.look()
         except TimeoutError:
@@ -144,7 +145,7 @@ class Tab:
         """Waits until it is live, in this life."""
 
         def is_live() -> bool:
-            last_life = max(nth for nth, note in enumerate(self.notes) if note["type"] == "opened")
+            last_life = max((nth for nth, note in enumerate(self.notes) if note["type"] == "opened"), default=0)
             states = [note["state"] for note in self.notes[last_life:] if note["type"] == "state"]
             return bool(states) and states[-1] == "live"
 
