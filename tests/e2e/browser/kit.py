@@ -205,6 +205,7 @@ class Person:
         may be `asked` of the page.
         """
         given = {"user": self.name, **options}
+        given = {name: value for name, value in given.items() if value is not None}
         tab = Tab(self, name, {**(asked or {}), "options": given})
         await tab.open()
         return tab

@@ -12,6 +12,7 @@ from tests.service import free_port
 Direction = Literal["up", "down"]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+_BOOK = b'<!doctype html><meta charset="utf-8"><title>a book</title><link rel="icon" href="data:,">'
 _HERE = Path(__file__).parent
 _FILES = {
     "/test/page": (_HERE / "page.html", "text/html"),
@@ -123,7 +124,7 @@ class Site:
             content, kind = self.next_token().encode(), "text/plain"
         else:
             file, kind = _FILES[path]
-            content = b"<!doctype html><title>a book</title>" if file is None else file.read_bytes()
+            content = _BOOK if file is None else file.read_bytes()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nCache-Control: no-store\r\n"
         return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 

@@ -55,7 +55,8 @@ async def test_the_browser_is_offline_for_a_while(start_node: StartNode, arrive:
     await has(tab, 60)
     await tab.live()
     in_order(tab.check("user:alice"), [f"b{n}" for n in range(40)], [f"a{n}" for n in range(20)])
-    await bob.until(lambda: len(bob.bodies("user:bob")) == 60, "bob has everything")
+    await bob.until(lambda: len(bob.bodies("user:bob")) >= 20, "bob has everything")
+    assert bob.bodies("user:bob") == [f"a{n}" for n in range(20)]
     assert await tab.outbox() == []
 
 
@@ -77,8 +78,8 @@ async def test_a_connection_that_is_dead_without_a_word_is_noticed(
     await has(tab, 30)
     await tab.live()
     in_order(tab.check("user:alice"), [f"b{n}" for n in range(20)], [f"a{n}" for n in range(10)])
-    await bob.until(lambda: len(bob.bodies("user:bob")) == 30, "bob has everything")
-    assert [body for body in bob.bodies("user:bob") if str(body).startswith("a")] == tab.answers()
+    await bob.until(lambda: len(bob.bodies("user:bob")) >= 10, "bob has everything")
+    assert bob.bodies("user:bob") == [f"a{n}" for n in range(10)]
 
 
 async def test_where_websockets_are_blocked_events_and_requests_do(start_node: StartNode, arrive: Arrive) -> None:
