@@ -34,7 +34,7 @@ async def test_connections_are_reset_again_and_again(start_node: StartNode, arri
         await has(tab, 400)
         await tab.answered(200)
         in_order(tab.check(f"user:{tab.person.name}"), *said)
-    assert (at.answers(), bt.answers()) == tuple(said)
+    assert (sorted(at.answers()), sorted(bt.answers())) == (sorted(said[0]), sorted(said[1]))
 
 
 async def test_the_browser_is_offline_for_a_while(start_node: StartNode, arrive: Arrive) -> None:
@@ -101,7 +101,7 @@ async def test_where_websockets_are_blocked_events_and_requests_do(start_node: S
         await tab.answered(120)
         in_order(tab.check(f"user:{tab.person.name}"), *said)
         assert await tab.outbox() == []
-    assert at.answers() == said[0]
+    assert sorted(at.answers()) == sorted(said[0])
     await at.reload()
     await at.live()
     await at.say("user:bob", "again")
