@@ -119,11 +119,12 @@ async def test_the_whole_browser_is_killed_with_messages_to_send(
     await are_kept(tab, 20)
     await alice.killed()
     await tab.open()
+    await tab.page.wait_for_function("client.device")
+    assert await tab.call("client.device") == device
     await outbox_has(tab, 20)
     alice.site.mend()
     await bob.until(lambda: len(bob.bodies("user:bob")) >= 20, "bob has everything")
     assert bob.bodies("user:bob") == said
-    assert await tab.call("client.device") == device
     await outbox_has(tab, 0)
 
 
