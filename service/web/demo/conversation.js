@@ -13,6 +13,7 @@ export function showConversation(client, conversations) {
   const scroll = $("scroll");
   const earlier = new Earlier(client, conversations);
   let shown; // the conversation whose lines are on the page
+  let hushed;
 
   /** Whether somebody can see what comes. */
   const isSeen = (conversation) => conversation.key === openKey() && !document.hidden;
@@ -45,6 +46,10 @@ export function showConversation(client, conversations) {
     $("leave").hidden = conversation.kind !== "group";
     $("load-earlier").hidden = conversation.hasAll;
     if (isSeen(conversation)) conversations.markRead(conversation);
+    if (isOther) {
+      hush();
+      $("earlier").querySelector("span").textContent = "";
+    }
 
     const isAtEnd = isOther || scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR;
     const first = [...$("log").children].find((one) => one.offsetTop + one.offsetHeight > scroll.scrollTop);
@@ -53,19 +58,28 @@ export function showConversation(client, conversations) {
     showOutbox(client.outbox().filter((item) => item.to === conversation.key && item.state !== "sent"), { resend, discard });
     if (isAtEnd) scroll.scrollTop = scroll.scrollHeight;
     else if (first?.isConnected) scroll.scrollTop += first.offsetTop - before;
+    if (isOther) loadFirst();
   }
   const draw = soon(drawNow);
+
+  /** What was said before is not news: a screen reader is not to read out fifty old messages. */
+  function hush() {
+    clearTimeout(hushed);
+    $("log").setAttribute("aria-live", "off");
+    hushed = setTimeout(() => $("log").setAttribute("aria-live", "polite"), 500);
+  }
 
   async function loadEarlier() {
     const conversation = conversations.get(openKey());
     if (!conversation) return;
     const count = conversation.entries.size;
-    // History is not news: a screen reader is not to read out fifty old messages.
-    $("log").setAttribute("aria-live", "off");
     const isEnough = () => openKey() !== conversation.key
       || (conversation.entries.size > count && scroll.scrollHeight > scroll.clientHeight);
-    await earlier.load(conversation, isEnough, drawNow);
-    setTimeout(() => $("log").setAttribute("aria-live", "polite"), 500);
+    await earlier.load(conversation, isEnough, () => { hush(); drawNow(); });
+  }
+
+  function loadFirst() {
+    if (shown && !shown.oldest && !shown.hasAll) loadEarlier();
   }
 
   const open = () => {
@@ -73,10 +87,8 @@ export function showConversation(client, conversations) {
     // An address may name what this page has not heard of: who says it is somebody, is.
     if (/^user:./.test(key)) conversations.open(key);
     $("compose-answer").textContent = "";
-    $("earlier").querySelector("span").textContent = "";
     drawNow();
     if (shown) $(matchMedia("(pointer: fine)").matches ? "text" : "title").focus();
-    if (shown && !shown.oldest && !shown.hasAll) loadEarlier();
   };
 
   addEventListener("hashchange", open);
@@ -86,7 +98,7 @@ export function showConversation(client, conversations) {
   });
   $("load-earlier").onclick = loadEarlier;
   // The first page could not be had while there was no connection.
-  client.on("live", () => { if (shown && !shown.oldest && !shown.hasAll) loadEarlier(); });
+  client.on("live", loadFirst);
 
   $("leave").onclick = async () => {
     const { key, name } = shown;

@@ -38,7 +38,7 @@ class Conversation {
 }
 
 export class Conversations {
-  #all = new Map();
+  #all = new Map([["all", new Conversation("all")]]);
   #changed;
   /** Gaps in the inbox. They are of no one conversation: each person's shows them. */
   #inboxGaps = new Map();
@@ -48,7 +48,6 @@ export class Conversations {
     this.me = me;
     this.inbox = `user:${me}`;
     this.#changed = changed;
-    this.open("all");
   }
 
   /** A conversation, which begins now where there was none. */
