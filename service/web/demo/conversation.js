@@ -29,7 +29,7 @@ export function showConversation(client, conversations) {
 
   function tell(error) {
     // What was refused stands in the outbox, with its code.
-    if (NOT_KEPT.has(error.code)) $("compose-answer").textContent = `Not sent: ${error.message} (${error.code})`;
+    if (NOT_KEPT.has(error.code)) $("compose-answer").textContent = `Not sent: ${error.message}`;
     draw();
   }
 
@@ -105,7 +105,7 @@ export function showConversation(client, conversations) {
     try {
       await client.leave(name);
     } catch (error) {
-      $("compose-answer").textContent = `${error.message} (${error.code})`;
+      $("compose-answer").textContent = error.message;
       return;
     }
     conversations.forget(key);

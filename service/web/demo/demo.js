@@ -37,6 +37,9 @@ function begin(user, device) {
   // Of an own message the outbox says first that it is there, then that it is stored, and where. It comes as a message,
   // too: before or after, and is one line, for its stream and id are the same.
   client.on("outbox", ({ state, to, body, sent }) => {
+    // What a reload has found in the outbox is shown where it was written, and what has failed wants a decision, even
+    // in a group that was left meanwhile.
+    if (state === "queued" || state === "failed") conversations.open(to);
     if (state === "sent" && sent.id) {
       const { stream, id, mid, durability } = sent;
       conversations.take({ type: "message", stream, id, mid, from: user, to, body, durability });
@@ -44,9 +47,10 @@ function begin(user, device) {
     draw();
   });
 
+  client.on("state", () => { $("who").textContent = `${client.user} · ${client.device}`; });
+
   client.on("live", ({ stream }) => {
     if (stream) return;
-    $("who").textContent = `${client.user} · ${client.device}`;
     // All streams are known now: the groups that this user is in are among them.
     for (const name of client.progress().keys()) if (name.startsWith("group:")) conversations.open(name);
     recentPeople(client, conversations).catch(() => {}); // the list is shorter then; the next `live` asks again

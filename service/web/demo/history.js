@@ -30,7 +30,7 @@ export class Earlier {
       }
       this.#say(conversation.hasAll ? "This is the beginning." : "");
     } catch (error) {
-      this.#say(error.code === "offline" ? "Earlier messages need a connection." : `${error.message} (${error.code})`);
+      this.#say(error.code === "offline" ? "Earlier messages need a connection." : error.message);
     } finally {
       this.#loading.delete(conversation);
       await changed();

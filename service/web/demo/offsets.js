@@ -30,5 +30,5 @@ export function showOffsets(client) {
   });
   client.on("progress", draw);
   $("offsets").ontoggle = draw;
-  client.on("error", (error) => { $("last-error").textContent = `Last complaint: ${error.code}: ${error.message}`; });
+  client.on("error", (error) => { $("last-error").textContent = `Last complaint: ${error.message}`; });
 }

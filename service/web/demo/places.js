@@ -46,7 +46,7 @@ export function showPlaces(client, conversations) {
       try {
         await client.join(name); // repeated until there is an answer
       } catch (error) {
-        answer.textContent = `${name}: ${error.message} (${error.code})`;
+        answer.textContent = `${name}: ${error.message}`;
         return;
       }
     }
