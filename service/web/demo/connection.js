@@ -57,7 +57,7 @@ export function offerSecondDevice(client) {
     return;
   }
   button.onclick = () => {
-    const query = new URLSearchParams({ user: client.user, device: `${client.device}-2` });
+    const query = new URLSearchParams({ user: client.user, device: `${client.device || "device"}-2` });
     if (!isRoomy.matches && aside.hidden) {
       window.open(`/?${query}`, "_blank", "noopener");
       return;

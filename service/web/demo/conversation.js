@@ -11,9 +11,15 @@ const NOT_KEPT = new Set(["outbox_full", "storage_failed", "bad_body"]);
 
 export function showConversation(client, conversations) {
   const scroll = $("scroll");
+  const text = $("text");
   const earlier = new Earlier(client, conversations);
   let shown; // the conversation whose lines are on the page
   let hushed;
+
+  const grow = () => {
+    text.style.height = "auto";
+    text.style.height = `${text.scrollHeight + 2}px`;
+  };
 
   /** Whether somebody can see what comes. */
   const isSeen = (conversation) => conversation.key === openKey() && !document.hidden;
@@ -24,12 +30,13 @@ export function showConversation(client, conversations) {
     const answer = await fetch(path, { method: "DELETE" }).catch(() => undefined);
     if (!answer?.ok) $("compose-answer").textContent = "It could not be taken away. Try again.";
   };
-  const resend = (key) => client.resend(key).catch(tell);
-  const discard = (key) => client.discard(key).then(draw, tell);
+  const resend = (key) => client.resend(key).catch((error) => tell(error));
+  const discard = (key) => client.discard(key).then(draw, (error) => tell(error));
 
-  function tell(error) {
-    // What was refused stands in the outbox, with its code.
-    if (NOT_KEPT.has(error.code)) $("compose-answer").textContent = `Not sent: ${error.message}`;
+  /** What was refused stands in the outbox, too, with its code; what was not kept stands here alone. */
+  function tell(error, to = openKey()) {
+    const isNews = error.code !== "discarded" && error.code !== "closed" && to === openKey();
+    if (isNews) $("compose-answer").textContent = `Not sent: ${error.message}`;
     draw();
   }
 
@@ -37,6 +44,7 @@ export function showConversation(client, conversations) {
   function drawNow() {
     const conversation = conversations.get(openKey());
     const isOther = conversation !== shown;
+    if (isOther && shown) shown.draft = text.value;
     shown = conversation;
     document.body.classList.toggle("has-open", Boolean(conversation));
     $("conversation").hidden = !conversation;
@@ -48,6 +56,8 @@ export function showConversation(client, conversations) {
     if (isSeen(conversation)) conversations.markRead(conversation);
     if (isOther) {
       hush();
+      text.value = conversation.draft;
+      grow();
       $("earlier").querySelector("span").textContent = "";
     }
 
@@ -65,8 +75,8 @@ export function showConversation(client, conversations) {
   /** What was said before is not news: a screen reader is not to read out fifty old messages. */
   function hush() {
     clearTimeout(hushed);
-    $("log").setAttribute("aria-live", "off");
-    hushed = setTimeout(() => $("log").setAttribute("aria-live", "polite"), 500);
+    $("news").setAttribute("aria-live", "off");
+    hushed = setTimeout(() => $("news").setAttribute("aria-live", "polite"), 500);
   }
 
   async function loadEarlier() {
@@ -112,8 +122,6 @@ export function showConversation(client, conversations) {
     if (openKey() === key) location.hash = "";
   };
 
-  const text = $("text");
-  const grow = () => { text.style.height = "auto"; text.style.height = `${text.scrollHeight + 2}px`; };
   text.oninput = grow;
   text.onkeydown = (event) => {
     // While a character is being composed (Japanese, accents), Enter belongs to that.
@@ -127,9 +135,10 @@ export function showConversation(client, conversations) {
     const written = text.value;
     $("compose-answer").textContent = "";
     scroll.scrollTop = scroll.scrollHeight; // who writes wants to see it
-    client.send(shown.key, { text: written }).catch((error) => {
-      if (NOT_KEPT.has(error.code) && !text.value) text.value = written;
-      tell(error);
+    const { key } = shown;
+    client.send(key, { text: written }).catch((error) => {
+      if (NOT_KEPT.has(error.code) && key === openKey() && !text.value) text.value = written;
+      tell(error, key);
     });
     text.value = "";
     grow();

@@ -25,15 +25,15 @@ class Conversation {
   /** History has been asked for down to this id; undefined: not yet. */
   oldest;
   hasAll = false;
+  /** The id of the newest entry that is known. */
+  newest = "0-0";
+  /** What is written here and not sent. */
+  draft = "";
 
   constructor(key) {
     this.key = key; // `user:<the other>`, `group:<id>` or `all`: what a message to it is sent to
     this.kind = key.split(":", 1)[0];
     this.name = key === "all" ? "Everybody" : key.slice(this.kind.length + 1);
-  }
-
-  get newest() {
-    return [...this.entries.values()].reduce((last, one) => (compareIds(one.id, last) > 0 ? one.id : last), "0-0");
   }
 }
 
@@ -121,6 +121,7 @@ export class Conversations {
     const known = conversation.entries.get(key);
     // A page of history may have been read just before a message was taken away: what is gone stays gone.
     conversation.entries.set(key, known?.redacted ? known : { ...known, ...entry });
+    if (compareIds(entry.id, conversation.newest) > 0) conversation.newest = entry.id;
     this.#changed();
     return conversation;
   }

@@ -20,7 +20,8 @@ function why(cause) {
 export function gapText(gap, isInbox) {
   if (gap.missed === null) return "The service's memory was reset: nobody can know what is missing here";
   const reasons = [...new Set((gap.causes ?? [gap.cause]).map(why))].join(", and ");
-  const [were, some] = gap.missed === 1 ? ["message was", "it"] : ["messages were", "some"];
-  if (!isInbox) return `${gap.missed} ${were} ${reasons}`;
-  return `${gap.missed} ${were} ${reasons}: in all that came to you, and ${some} may have been of this conversation`;
+  const what = `${gap.missed} ${gap.missed === 1 ? "message" : "messages"}`;
+  const were = gap.missed === 1 ? "was" : "were";
+  if (!isInbox) return `${what} ${were} ${reasons}`;
+  return `${what} of your inbox ${were} ${reasons}; ${gap.missed === 1 ? "it" : "some"} may belong here`;
 }

@@ -3,7 +3,13 @@
 
 import { $, make, show, soon } from "./dom.js";
 
-export const openKey = () => decodeURIComponent(location.hash.slice(1));
+export function openKey() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // somebody has mangled the address
+  }
+}
 export const hashOf = (key) => `#${encodeURIComponent(key)}`;
 
 const KINDS = { user: "a person", group: "a group", all: "everybody" };
