@@ -153,7 +153,15 @@ export class Conversations {
     const known = gaps.get(key);
     // The same hole seen from two places: one line, for the larger of the two.
     if (!known || compareIds(gap.after, known.after) < 0) gaps.set(key, gap);
+    if (gap.missed === null) this.#beginAnew(gap.stream);
     this.#changed();
     return conversation;
+  }
+
+  /** Ids of before a reset are no anchors any more: history is looked at from its new end. */
+  #beginAnew(stream) {
+    for (const conversation of this.#all.values()) {
+      if (this.streamOf(conversation) === stream) Object.assign(conversation, { oldest: undefined, hasAll: false });
+    }
   }
 }

@@ -19,7 +19,7 @@ function why(cause) {
 /** `12 messages were removed by the 7-day policy`. `isInbox`: the gap may be of other conversations too. */
 export function gapText(gap, isInbox) {
   if (gap.missed === null) return "The service's memory was reset: nobody can know what is missing here";
-  const reasons = [...new Set((gap.causes ?? [gap.cause]).map(why))].join(", and ");
+  const reasons = [...new Set((gap.causes ?? [gap.cause]).map(why))].join(" and ");
   const what = `${gap.missed} ${gap.missed === 1 ? "message" : "messages"}`;
   const were = gap.missed === 1 ? "was" : "were";
   if (!isInbox) return `${what} ${were} ${reasons}`;
