@@ -1,6 +1,7 @@
 """What all tests share: the event loop they run on, and the one line that says what was left out."""
 
 import shutil
+from importlib.util import find_spec
 
 import pytest
 
@@ -27,6 +28,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if shutil.which("chromium") is None:
         terminalreporter.write_line(
             "left out: the tests in a browser, for want of chromium on the PATH (Debian: apt-get install chromium)"
+        )
+    elif find_spec("playwright") is None:
+        terminalreporter.write_line(
+            "left out: the tests of the browser client, for want of playwright (pip install -e '.[dev]')"
         )
     if library() is None:
         terminalreporter.write_line(

@@ -23,6 +23,24 @@ _READ = """([prefix, at]) => {
   return found;
 }"""
 
+_RECORDS = """() => new Promise((done, failed) => {
+  const opening = indexedDB.open("waypost");
+  opening.onerror = failed;
+  opening.onsuccess = () => {
+    const database = opening.result;
+    const asking = database.transaction("kept").objectStore("kept").getAllKeys();
+    asking.onsuccess = () => done(asking.result.filter((key) => key.includes("/outbox/")).length);
+    database.close();
+  };
+})"""
+
+
+async def are_kept(page: "Page", count: int) -> None:
+    """Waits until so many records of the outbox lie where docs/browser.md says that they are kept."""
+    async with asyncio.timeout(20):
+        while await page.evaluate(_RECORDS) != count:  # noqa: ASYNC110 - it happens in another process
+            await asyncio.sleep(0.02)
+
 
 class Tab:
     """One tab, over all its lives: it may be closed, killed, opened again and reloaded.

@@ -23,8 +23,8 @@ _FILES = {
 
 
 class Site:
-    """`/test/…` and the client are files of its own, which always come. All else goes to the port `target`, whatever
-    it is at the moment, and meets with what the network is like.
+    """`/test/…` and the client are files of its own. All else goes to the port `target`, whatever it is at the moment.
+    What begins with `/v1/` meets with what the network is like; pages and their files always come.
     """
 
     def __init__(self, target: int) -> None:
@@ -130,7 +130,7 @@ class Site:
 
     async def _pass_on(self, head: bytes, path: str, client: Streams) -> None:
         wants_socket = b"\r\nupgrade: websocket" in head.lower()
-        if self.is_severed:
+        if self.is_severed and path.startswith("/v1/"):
             return
         if wants_socket and self.blocks_sockets:
             client[1].write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

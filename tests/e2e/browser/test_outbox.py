@@ -6,35 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.browser.conftest import Arrive, Reopen
-from tests.e2e.browser.kit import Tab, in_order
+from tests.e2e.browser.kit import Tab, are_kept, in_order
 from tests.e2e.conftest import StartNode
 from tests.integration.store.kit import Server
 from tests.service import Phone
 
 pytestmark = pytest.mark.anyio
-RECORDS = """() => new Promise((done, failed) => {
-  const opening = indexedDB.open("waypost");
-  opening.onerror = failed;
-  opening.onsuccess = () => {
-    const database = opening.result;
-    const asking = database.transaction("kept").objectStore("kept").getAllKeys();
-    asking.onsuccess = () => done(asking.result.filter((key) => key.includes("/outbox/")).length);
-    database.close();
-  };
-})"""
 
 
 async def outbox_has(tab: Tab, count: int) -> None:
     """Waits until the outbox has so many messages, which the device keeps."""
     async with asyncio.timeout(20):
         while len(await tab.outbox()) != count:  # noqa: ASYNC110 - it happens in another process
-            await asyncio.sleep(0.02)
-
-
-async def are_kept(tab: Tab, count: int) -> None:
-    """Waits until so many records of the outbox lie where docs/browser.md says that they are kept."""
-    async with asyncio.timeout(20):
-        while await tab.page.evaluate(RECORDS) != count:  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(0.02)
 
 
@@ -49,7 +32,7 @@ async def test_what_is_sent_offline_outlives_reloads_and_goes_out_once_in_order(
     said = [f"m{n}" for n in range(30)]
     for begin in range(0, 30, 10):
         await tab.say("user:bob", *said[begin : begin + 10])
-        await are_kept(tab, begin + 10)
+        await are_kept(tab.page, begin + 10)
         assert await tab.outbox() == said[: begin + 10]
         await tab.reload()
         await outbox_has(tab, begin + 10)
@@ -84,7 +67,7 @@ async def test_killed_between_sending_and_the_answer_it_is_stored_once(
     said = [f"m{n}" for n in range(20)]
     alice.site.swallow("down")
     await tab.say(to, *said)
-    await are_kept(tab, 20)
+    await are_kept(tab.page, 20)
     await bob.until(lambda: len(bob.bodies(to)) >= 2, "some are stored")
     await tab.kill()
     if days_pass:  # so many that the store has forgotten the keys
@@ -116,7 +99,7 @@ async def test_the_whole_browser_is_killed_with_messages_to_send(
     alice.site.sever()
     said = [f"m{n}" for n in range(20)]
     await tab.say("user:bob", *said)
-    await are_kept(tab, 20)
+    await are_kept(tab.page, 20)
     await alice.killed()
     await tab.open()
     await tab.page.wait_for_function("client.device")
