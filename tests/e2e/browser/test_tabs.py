@@ -5,11 +5,15 @@ import asyncio
 import pytest
 
 from tests.e2e.browser.conftest import Arrive
-from tests.e2e.browser.kit import Person, Tab, in_order
+from tests.e2e.browser.kit import Person, Tab, are_kept, in_order
 from tests.e2e.conftest import StartNode
-from tests.service import NodeProcess, Phone
+from tests.service import Phone
 
 pytestmark = pytest.mark.anyio
+STANDS_STILL = """() => void setTimeout(() => {
+  for (const end = performance.now() + 15_000; performance.now() < end; );
+  window.stoodStill = true;
+})"""
 STREAMS = ("user:bob", "group:g")
 
 
@@ -76,9 +80,9 @@ async def has_last(tab: Tab, stream: str, body: str) -> None:
     await tab.until(lambda: tab.bodies(stream)[-1:] == [body], f"has {body}")
 
 
-async def feed(node: NodeProcess, alice: Phone, count: int) -> None:
+async def feed(alice: Phone, count: int, first: int = 0) -> None:
     """Alice says `count` things to bob, steadily."""
-    for n in range(count):
+    for n in range(first, first + count):
         await alice.send("user:bob", f"a{n}")
         await asyncio.sleep(0.005)  # a pace, not a wait
 
@@ -91,7 +95,7 @@ async def test_two_tabs_share_one_connection_and_both_show_everything(start_node
     said = [[f"{who}{n}" for n in range(100)] for who in ("one ", "two ")]
     for tab, bodies in zip(tabs, said, strict=True):
         await tab.chat("user:alice", bodies, 10)
-    await feed(node, alice, 100)
+    await feed(alice, 100)
     for tab, bodies in zip(tabs, said, strict=True):
         await tab.has("user:bob", 300)
         in_order(tab.check("user:bob"), *said, [f"a{n}" for n in range(100)])
@@ -120,7 +124,7 @@ async def test_the_tab_with_the_connection_ends_and_the_other_goes_on(
     first, second = await two_tabs(bob)
     said = [f"b{n}" for n in range(150)]
     await second.chat("user:alice", said, 10)
-    feeding = asyncio.create_task(feed(node, alice, 200))
+    feeding = asyncio.create_task(feed(alice, 200))
     await second.until(lambda: len(second.bodies("user:bob")) >= 80, "has some")
     await (first.kill() if how == "killed" else first.close())
     await feeding
@@ -141,10 +145,55 @@ async def test_a_tab_that_follows_ends_and_nobody_minds(start_node: StartNode, a
     first, second = await two_tabs(bob)
     await second.say("user:alice", *(f"b{n}" for n in range(20)))
     await second.kill()
-    feeding = asyncio.create_task(feed(node, alice, 50))
+    feeding = asyncio.create_task(feed(alice, 50))
     await first.until(lambda: len([b for b in first.bodies("user:bob") if b[0] == "a"]) >= 50, "has everything")
     await feeding
     bodies = first.check("user:bob")
     said = [body for body in bodies if body[0] == "b"]
     assert said == [f"b{n}" for n in range(len(said))]  # what it had not handed over in time went with it, from the end
     assert await first.outbox() == []
+
+
+async def test_a_tab_that_stands_still_hands_over_to_one_that_is_looked_at(
+    start_node: StartNode, arrive: Arrive
+) -> None:
+    node = start_node()
+    alice, bob = await Phone.open(node.url, "alice"), await arrive("bob", node)
+    first, second = await two_tabs(bob)
+    await second.page.bring_to_front()
+    await first.call(STANDS_STILL)
+    await feed(alice, 20)
+    await second.say("user:alice", *(f"b{n}" for n in range(20)))
+    await second.has("user:bob", 40)
+    await second.answered(20)
+    assert (await second.call("client.state"))["isLeader"]
+    assert await first.call("window.stoodStill")
+    await feed(alice, 20, 20)
+    said = [[f"a{n}" for n in range(40)], [f"b{n}" for n in range(20)]]
+    for tab in (first, second):
+        await tab.has("user:bob", 60)
+        in_order(tab.check("user:bob"), *said)
+    assert not (await first.call("client.state"))["isLeader"]
+    assert bob.site.sockets == 1
+
+
+async def test_the_tab_with_the_connection_dies_with_the_answers_to_the_others_sends(
+    start_node: StartNode, arrive: Arrive
+) -> None:
+    node = start_node()
+    alice, bob = await Phone.open(node.url, "alice"), await arrive("bob", node)
+    first, second = await two_tabs(bob)
+    said = [f"b{n}" for n in range(40)]
+    bob.site.swallow("down")
+    await second.say("user:alice", *said[:20])
+    await are_kept(second.page, 20)
+    await alice.until(lambda: alice.bodies("user:alice"), "one is stored")
+    await first.kill()
+    await second.say("user:alice", *said[20:])
+    bob.site.mend()
+    await second.answered(40)
+    await second.has("user:bob", 40)
+    assert second.check("user:bob") == said
+    await alice.until(lambda: len(alice.bodies("user:alice")) >= 40, "alice has everything")
+    assert alice.bodies("user:alice") == said
+    assert await second.outbox() == []
