@@ -42,7 +42,7 @@ export interface Options {
   shared?: boolean;
   /** `auto` (default): an entry is acknowledged once its handlers have returned. `manual`: by `client.ack`. */
   ack?: "auto" | "manual";
-  /** false: this client only sends. Entries are neither handed out nor acknowledged. Default true. */
+  /** false: this client only sends. Entries count as taken when they come: give it a device of its own. Default true. */
   listen?: boolean;
 }
 
@@ -152,14 +152,14 @@ export interface Sent {
   readonly durability: string;
 }
 
-/** One message of the outbox. A `sent` one is told once, and then leaves it. */
+/** One message of the outbox. That it was sent, or discarded, is told once; then it is gone from there. */
 export interface OutboxItem {
   readonly key: string;
   readonly to: Stream;
   readonly body: any;
   /** When it was put there, in milliseconds of `Date.now()`. */
   readonly at: number;
-  readonly state: "queued" | "sent" | "failed";
+  readonly state: "queued" | "sent" | "failed" | "discarded";
   /** Of a failed one: see docs/errors.md, and `uncertain`, `outbox_full`. */
   readonly code?: string;
   readonly sent?: Sent;
