@@ -82,10 +82,10 @@ class Connection {
   }
 
   async #answer(frame, raw) {
-    const answer = await this.at(frame.type, frame);
-    if (answer === "over" || answer === "drop") return;
     const ref = "ref" in frame ? { ref: frame.ref } : {};
     try {
+      const answer = await this.at(frame.type, frame);
+      if (answer === "over" || answer === "drop") return;
       if (frame.type === "ping") this.out({ type: "pong", ...ref });
       else if (frame.type === "hello") await this.hello(frame);
       else if (frame.type === "offsets") await this.offsets(frame);

@@ -1,6 +1,6 @@
 // What the tests share: clients with a storage of their own, waiting until something is so, and what a client heard.
 
-import { afterEach } from "node:test";
+import { afterEach, test as plain } from "node:test";
 import { WebSocket } from "ws";
 import { connect } from "../../service/web/waypost.js";
 import { Fake } from "./fake.js";
@@ -13,6 +13,9 @@ afterEach(async () => {
   for (const one of begun.splice(0)) one.close().catch(() => {});
   await Promise.all(fakes.splice(0).map((one) => one.stop()));
 });
+
+/** A test that fails, and not its whole file, when it hangs. */
+export const test = (name, run, timeout = 20_000) => plain(name, { timeout }, run);
 
 /** Waits until `test` gives something that is true, and gives that. Fails after `seconds`. */
 export async function until(test, what = test.toString(), seconds = 8) {
