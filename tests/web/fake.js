@@ -385,14 +385,13 @@ export class Fake {
     const path = decodeURIComponent(url.pathname);
     const one = { method: request.method, path, body: raw ? JSON.parse(raw) : undefined, query: url.searchParams, headers: request.headers };
     this.requests.push(one);
-    const answer = await this.script?.("request", undefined, one);
-    if (answer === "cut") return request.socket.destroy();
     const json = (status, value) => {
       const headers = value?.retry_after === undefined ? {} : { "retry-after": Math.ceil(value.retry_after) };
       response.writeHead(status, { "content-type": status < 400 ? "application/json" : "application/problem+json", ...headers });
       response.end(value === undefined ? "" : JSON.stringify(value));
     };
     try {
+      if ((await this.script?.("request", undefined, one)) === "cut") return request.socket.destroy();
       const shown = request.headers.authorization?.replace(/^Bearer /i, "") ?? url.searchParams.get("token") ?? undefined;
       const claims = shown ? this.look(shown) : { sub: url.searchParams.get("user") ?? undefined };
       if (!claims.sub) throw { code: "unauthorised" };
@@ -455,7 +454,7 @@ export class Fake {
       }
     };
     const connection = new Connection(this, write, (code) => (code === undefined ? response.socket?.destroy() : response.end()), "sse");
-    Object.assign(connection, { user: claims.sub, claims, query, comment: (words = "") => response.write(`:${words}\n\n`) });
+    Object.assign(connection, { user: claims.sub, claims, query, response, comment: (words = "") => response.write(`:${words}\n\n`) });
     this.open.add(connection);
     this.connections.push(connection);
     response.on("close", () => connection.end());
