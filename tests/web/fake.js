@@ -75,15 +75,17 @@ class Connection {
     return this.over ? "over" : answer;
   }
 
-  take(frame, raw) {
+  /** A frame of the client; `batch` is shared by those of one message: one call to the store, which fails as a whole. */
+  take(frame, raw, batch) {
     this.frames.push(frame);
     this.fake.heard.push(frame);
-    this.#chain = this.#chain.then(() => (this.over ? undefined : this.#answer(frame, raw)));
+    this.#chain = this.#chain.then(() => (this.over ? undefined : this.#answer(frame, raw, batch)));
   }
 
-  async #answer(frame, raw) {
+  async #answer(frame, raw, batch) {
     const ref = "ref" in frame ? { ref: frame.ref } : {};
     try {
+      if (batch.failed && frame.type === "send") throw { code: "unavailable" };
       const answer = await this.at(frame.type, frame);
       if (answer === "over" || answer === "drop") return;
       if (frame.type === "ping") this.out({ type: "pong", ...ref });
@@ -97,6 +99,7 @@ class Connection {
       else this.error("unknown_type", ref);
     } catch (error) {
       if (!error.code) throw error;
+      batch.failed ||= frame.type === "send" && (error.extra?.retry ?? RETRY.has(error.code));
       if (CLOSES[error.code]) this.refuse(error.code, { ...ref, ...error.extra });
       else this.error(error.code, { ...ref, ...error.extra });
     }
@@ -372,8 +375,8 @@ export class Fake {
     ws.on("error", () => connection.end());
     ws.on("close", () => connection.end());
     ws.on("message", (data) => {
-      const words = data.toString();
-      for (const line of words.split("\n")) if (line.trim()) connection.take(JSON.parse(line), line);
+      const batch = { failed: false };
+      for (const line of data.toString().split("\n")) if (line.trim()) connection.take(JSON.parse(line), line, batch);
     });
   }
 

@@ -365,9 +365,9 @@ test("no more unanswered than the server allows", async () => {
   let waiting = 0;
   let most = 0;
   const open = [];
-  server.connection.take = ((take) => function (frame, raw) {
+  server.connection.take = ((take) => function (frame, ...rest) {
     if (frame.type === "send") most = Math.max(most, ++waiting);
-    return take.call(this, frame, raw);
+    return take.call(this, frame, ...rest);
   })(server.connection.take);
   server.script = async (step) => {
     if (step === "stored") {
