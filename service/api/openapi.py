@@ -26,7 +26,7 @@ TAGS = {
     "admin": "What operators ask and do",
     "sse": "Listening: the wire as Server-Sent Events",
     "health": "Whether the node lives, and should get connections",
-    "pages": "These documents",
+    "pages": "These documents, the client for browsers, and the demo page",
 }
 SIGN_IN: dict[str, Schema] = {
     "token": {

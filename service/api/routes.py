@@ -33,6 +33,9 @@ ROUTES: list[Described] = [
     at("/asyncapi.json", GET=does(pages.asyncapi, {200: "application/json", 304: None}, is_open=True)),
     at("/docs", GET=does(pages.docs, {200: "text/html", 304: None}, is_open=True)),
     at("/docs/{file}", GET=does(pages.docs_file, {200: "*/*", 304: None}, is_open=True)),
+    at("/client/{file}", GET=does(pages.client_file, {200: "*/*", 304: None}, is_open=True)),
+    at("/", GET=does(pages.demo, {200: "text/html", 304: None}, "no_path", is_open=True)),
+    at("/demo/{file}", GET=does(pages.demo_file, {200: "*/*", 304: None}, is_open=True)),
     at(
         "/v1/messages",
         POST=does(

@@ -174,10 +174,12 @@ def _banner(settings: Settings, folder: DataFolder) -> str:
         url += f"--ca-file {shlex.quote(settings.ca_file)} "
     jobs = ", ".join(f"{job} {getattr(settings.jobs, job).text}" for job in JOBS)
     mode = "dev mode: everybody is who they say they are" if settings.dev else "who connects needs a token"
+    demo = f"In a browser: {settings.url}/\n\n" if settings.dev else ""  # the page is there in dev mode only
     bob, alice = (_signing_in(user, command, settings, folder) for user in ("bob", "alice"))
     return (
         f"\nWaypost serves on {settings.url} ({mode}).\n"
         f"Scheduled jobs run beside it: {jobs}.\n\n"
+        f"{demo}"
         f"In two other terminals:\n"
         f"    {command} listen {url}{bob} --device phone\n"
         f'    {command} send {url}{alice} user:bob "hi"\n\n'

@@ -8,6 +8,7 @@ KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".ts": "text/plain; charset=utf-8",  # browsers show it; for tools it is a file like any other
 }
 
 
@@ -18,8 +19,8 @@ class WebFile(NamedTuple):
     kind: str
 
 
-def folder(name: str) -> dict[str, WebFile]:
-    """The files of a folder beside this module, by their names."""
+def folder(name: str = ".") -> dict[str, WebFile]:
+    """The files of a folder beside this module, by their names; without `name`: the client, which lies here itself."""
     found = sorted(resources.files(__name__).joinpath(name).iterdir(), key=lambda one: one.name)
     return {
         one.name: WebFile(one.read_bytes(), KINDS[suffix])

@@ -1120,7 +1120,7 @@ class Link {
         this.#owner.state({ state: "stopped", error });
         return;
       }
-      const pause = this.#backoff.pause(error.retryAfter);
+      const pause = Math.round(this.#backoff.pause(error.retryAfter));
       this.#owner.state({ state: "waiting", error, retryAt: Date.now() + pause });
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, pause);
@@ -1562,7 +1562,7 @@ class WaypostClient {
       } catch (error) {
         this.#report(error);
         if (remembered || !error.retry) break; // it is asked again when there is something to connect to
-        const pause = backoff.pause();
+        const pause = Math.round(backoff.pause());
         this.#tellState({ state: "waiting", error, retryAt: Date.now() + pause });
         await sleep(pause);
       }
@@ -1813,7 +1813,7 @@ class WaypostClient {
         this.#takeSent(frame, size, isAside);
         break;
       default:
-        if (typeof frame.stream === "string" && typeof frame.id === "string") this.#takeAny(frame, size, isAside);
+        if (typeof frame.stream === "string" && (isAside || typeof frame.id === "string")) this.#takeAny(frame, size, isAside);
     }
     if (this.#isFull(1)) this.#link?.again(new WaypostError("lost", "the handlers have too much to do", { retry: true }));
   }

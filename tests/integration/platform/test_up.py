@@ -95,6 +95,7 @@ def test_it_starts_and_ctrl_c_ends_everything(folder: DataFolder, start: Start) 
     children = [pid_of(folder, child) for child in ("valkey", "node", "worker")]
     assert all(map(is_running, children))
     assert f"serves on http://127.0.0.1:{up.port}" in up.said
+    assert f"In a browser: http://127.0.0.1:{up.port}/\n" in up.said
     assert "Scheduled jobs run beside it: retention every 5m, devices every 1h," in up.said
     assert f"listen --url http://127.0.0.1:{up.port} --user bob" in up.said
     assert up.stop()
