@@ -15,7 +15,7 @@ afterEach(async () => {
 });
 
 /** A test that fails, and not its whole file, when it hangs. */
-export const test = (name, run, timeout = 20_000) => plain(name, { timeout }, run);
+export const test = (name, run, timeout = 12_000) => plain(name, { timeout }, run);
 
 /** Waits until `test` gives something that is true, and gives that. Fails after `seconds`. */
 export async function until(test, what = test.toString(), seconds = 8) {
