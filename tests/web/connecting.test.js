@@ -191,6 +191,35 @@ test("a token is renewed on the open connection before it expires", async () => 
   assert.equal(server.connections.length, 1);
 });
 
+test("auth that is answered with unavailable is shown again", async () => {
+  const server = await fake();
+  let count = 0;
+  let refusals = 1;
+  server.script = (step) => {
+    if (step === "auth" && refusals-- > 0) throw { code: "unavailable" };
+  };
+  const one = client(server, {
+    user: undefined,
+    getToken: () => token({ sub: "alice", exp: Date.now() / 1000 + (count++ === 0 ? 2 : 3600) }),
+  });
+  await live(one);
+  await until(() => server.of("auth").length >= 2 || server.connections.length >= 2, "another try");
+  await one.send("user:bob", 1);
+});
+
+test("expired on the open connection, with getToken: back with a fresh one", async () => {
+  for (const transport of ["websocket", "sse"]) {
+    const server = await fake();
+    let count = 0;
+    const one = client(server, { transport, user: undefined, getToken: () => token({ sub: "alice", number: ++count }) });
+    await live(one);
+    server.connection.refuse("expired");
+    await until(() => server.connections.length === 2);
+    await live(one);
+    assert.ok(count >= 2);
+  }
+});
+
 test("half-open: a server that is silent is left within two pings", async () => {
   const server = await fake();
   server.ping = 0.2;

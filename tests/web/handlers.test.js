@@ -236,6 +236,20 @@ test("an ack that was refused with ack_beyond does not stop those after it", asy
   assert.equal(server.connections.length, 1);
 });
 
+test("the last ack is refused, and nothing comes after it: told again, at the latest by close", async () => {
+  const server = await fake();
+  const one = client(server);
+  await live(one);
+  let refusals = 1;
+  server.script = (step) => {
+    if (step === "ack" && refusals-- > 0) throw { code: "ack_beyond" };
+  };
+  server.store.say("bob", "user:alice", 1);
+  await until(() => server.of("ack").length >= 1);
+  await one.close();
+  await until(() => acked(server, 1));
+});
+
 test("an ack that was lost with the connection is made good by the next hello or ack", async () => {
   const server = await fake();
   const one = client(server);
