@@ -27,8 +27,8 @@ test: check  ## all checks and all tests; what CI runs
 # The browser client, in Node. Nothing fails for lack of Node, npm or their registry: what is left out is said.
 NODE_TESTS := tests/web
 
-web: $(if $(shell command -v node),$(NODE_TESTS)/node_modules)  ## the tests of the browser client, in Node >= 20
-	@if ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then \
+web: $(NODE_TESTS)/node_modules  ## the tests of the browser client, in Node >= 20
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then \
 	    echo "there is no Node 20 or newer on the PATH; the tests of the browser client in Node are left out" >&2; \
 	elif [ ! -d $(NODE_TESTS)/node_modules/ws ]; then \
 	    echo "what the tests of the browser client in Node need is not installed; they are left out" >&2; \

@@ -290,7 +290,8 @@ test("a handler that never ends: the client asks for less, and goes on when it e
   });
   await live(one);
   for (const n of marks(3000)) server.store.say("bob", "user:alice", { n, pad: "x".repeat(2000) });
-  await until(() => one.states.some((state) => state.state === "paused") || server.store.after("user:alice", server.connection?.subscribed.get("user:alice") ?? "0-0") === undefined);
+  const passed = () => server.connection?.subscribed.get("user:alice") ?? "0-0";
+  await until(() => one.states.some((state) => state.state === "paused") || !server.store.after("user:alice", passed()));
   gate.resolve();
   await until(() => seen.length === 3000, "all of them", 20);
   assert.deepEqual(seen, marks(3000));

@@ -29,7 +29,9 @@ test("many sends at once are stored once each, in order, and resolve", async () 
   assert.deepEqual(bodies(one), marks(300));
 });
 
-for (const [step, name] of [["hello", "after hello"], ["welcome", "before welcome"], ["send", "with the send"], ["stored", "between stored and sent"], ["live", "before live"]]) {
+for (const [step, name] of Object.entries({
+  hello: "after hello", welcome: "before welcome", send: "with the send", stored: "between stored and sent", live: "before live",
+})) {
   test(`cut ${name}, at every message: each stored once, in order`, async () => {
     const server = await fake();
     let count = 0;
@@ -294,7 +296,7 @@ test("a join whose answer was overtaken by the end of the connection", async () 
 
 test("bodies are the same to the byte when they are repeated, and across a reload", async () => {
   const strange = [
-    { z: 1, a: { 2: "two", 1: "one" } }, "\u2028\u2029 line", "𝄞 ü é ñ", "\ud800 alone", 1e21, -0, 0.1 + 0.2, 9007199254740993n === 0n ? 0 : 123456789012345680000,
+    { z: 1, a: { 2: "two", 1: "one" } }, "\u2028\u2029 line", "𝄞 ü é ñ", "\ud800 alone", 1e21, -0, 0.1 + 0.2, 123456789012345680000,
     "", null, false, [], {}, [null, [[]]], "a\nb\r\tc\u0000", { "": { "__proto__x": 1 } }, new Date(0), { toJSON: () => "made" },
   ];
   const server = await fake();
@@ -321,7 +323,8 @@ test("what has no JSON form is bad_body, and the next one goes", async () => {
   const cycle = {};
   cycle.cycle = cycle;
   const throwing = { toJSON: () => { throw new Error("no"); } };
-  for (const body of [undefined, () => 1, Symbol("x"), cycle, 5n, throwing]) assert.equal((await refused(one.send("user:bob", body))).code, "bad_body", String(typeof body));
+  for (const body of [undefined, () => 1, Symbol("x"), cycle, 5n, throwing])
+    assert.equal((await refused(one.send("user:bob", body))).code, "bad_body", String(typeof body));
   await one.send("user:bob", 1);
   assert.deepEqual(stored(server), [1]);
   assert.deepEqual(one.outbox(), []);
