@@ -1,7 +1,7 @@
 # Works on a machine that has nothing but Python >= 3.11 and make; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check unit e2e soak bench fmt
+.PHONY: help install run test check unit e2e web soak bench fmt
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -22,6 +22,17 @@ run: $(VENV)/.run  ## the whole service on this machine: http://127.0.0.1:8000
 
 test: check  ## all checks and all tests; what CI runs
 	@$(PY) -m pytest $(if $(T),$(T),tests/unit tests/integration tests/e2e)
+	@$(if $(T),,$(MAKE) web)
+
+# The browser client, in Node. Nothing fails for lack of Node, npm or their registry: what is left out is said.
+NODE_TESTS := tests/web
+
+web: $(NODE_TESTS)/node_modules  ## the tests of the browser client, in Node >= 20
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then \
+	    echo "there is no Node 20 or newer on the PATH; the tests of the browser client in Node are left out" >&2; \
+	elif [ ! -d $(NODE_TESTS)/node_modules/ws ]; then \
+	    echo "what the tests of the browser client in Node need is not installed; they are left out" >&2; \
+	else cd $(NODE_TESTS) && npm test --silent; fi
 
 check: $(VENV)/.dev  ## format, lint, types, imports, docs
 	@$(PY) -m ruff format --check --quiet $(CODE) || { echo "mend: make fmt"; exit 1; }
@@ -78,6 +89,12 @@ $(PEERS)/node_modules: $(PEERS)/package.json
 	echo "installing Socket.IO into $@ ..."; \
 	npm install --prefix $(PEERS) --no-fund --no-audit --no-package-lock --silent && touch $@ || \
 	    echo "Socket.IO could not be installed; going on without it" >&2
+
+$(NODE_TESTS)/node_modules: $(NODE_TESTS)/package.json
+	@if ! command -v npm >/dev/null; then exit 0; fi; \
+	echo "installing what the tests of the browser client need into $@ ..."; \
+	npm install --prefix $(NODE_TESTS) --no-fund --no-audit --no-package-lock --silent && touch $@ || \
+	    echo "what the tests of the browser client need could not be installed" >&2
 
 # The first Python on the PATH that is new enough. One without venv is named, with what to install.
 $(PY):
