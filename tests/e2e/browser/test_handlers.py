@@ -10,6 +10,7 @@ from service.core.names import parse_id
 from tests.e2e.browser.conftest import Arrive
 from tests.e2e.conftest import StartNode
 from tests.e2e.faults.kit import run_cli
+from tests.e2e.kit import true
 from tests.integration.http.web import Caller
 from tests.integration.store.kit import Server
 from tests.service import NodeProcess, Phone
@@ -37,6 +38,7 @@ async def test_a_gap_is_handed_out_in_its_place_with_cause_and_count(
     await alice.send_all("user:bob", range(10))
     await tab.until(lambda: len(tab.bodies("user:bob")) >= 10, "has the first ten")
     await tab.close()
+    await true(lambda: bob.site.sockets == 0, "the connection has gone with the tab")
     await alice.send_all("user:bob", range(10, 60))
     policies = tmp_path / "policies.toml"
     policies.write_text('[[retention.policies]]\nmatch = "user:*"\nmax_entries = 20\n')

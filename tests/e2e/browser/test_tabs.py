@@ -58,7 +58,7 @@ async def test_a_tab_ends_in_the_middle_of_two_thousand_missed_messages(
     for stream in STREAMS:
         await tab.has(stream, 1_000)
     await tab.live()
-    may_repeat = len(lives) if how == "killed" else 0
+    may_repeat = 0 if how == "reloaded" else len(lives)  # Chromium ends the process of a closed tab as it likes
     assert tab.check("user:bob", may_repeat=may_repeat) == list(range(1_000))
     first = next(int(note["id"].split("-")[1]) for note in tab.notes if note.get("stream") == "group:g")
     assert tab.check("group:g", first, may_repeat=may_repeat) == list(range(1_000))
