@@ -446,7 +446,7 @@ test("listen: false sends; what comes is handed to nobody, and counts as taken",
   await until(() => one.progress().get("user:alice")?.offset.endsWith("-3"));
   await one.close();
   assert.deepEqual(one.heard, []);
-  assert.equal(number(server.store.device("alice", "phone").get("user:alice")), 3);
+  assert.match(server.store.device("alice", "phone").get("user:alice"), /-3$/);
 });
 
 test("another user on the same device sends nothing of the first", async () => {
