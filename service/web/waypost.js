@@ -318,6 +318,11 @@ class Tracks {
     return track.at;
   }
 
+  /** It is ours no more. */
+  forget(stream) {
+    this.#byStream.delete(stream);
+  }
+
   /** The handlers are done with something. Returns whether that moved the stream. */
   took(track, { id, epoch, restarts = false }) {
     const mark = track.taken;
@@ -776,17 +781,14 @@ class WebSocketLine {
   #take(data) {
     const text = typeof data === "string" ? data : new TextDecoder().decode(data);
     this.#ends?.heard();
-    for (const line of text.split("\n")) {
-      if (!line.trim()) continue;
-      let frame;
-      try {
-        frame = JSON.parse(line);
-      } catch (cause) {
-        this.#end({ error: new WaypostError("wrong_wire", undefined, { retry: true, cause }) });
-        return;
-      }
-      this.#ends?.frame(frame, { size: line.length });
+    let frames;
+    try {
+      frames = objectsIn(text);
+    } catch (cause) {
+      this.#end({ error: new WaypostError("wrong_wire", undefined, { retry: true, cause }) });
+      return;
     }
+    for (const [frame, size] of frames) this.#ends?.frame(frame, { size });
   }
 
   /** Writes frames, each as the text it is; those of one batch go together. */
@@ -817,6 +819,16 @@ class WebSocketLine {
       // it is closed, or was never open
     }
     ends.closed(how);
+  }
+}
+
+/** The objects of a message, each with the length of its text: one a line, or one over several lines. */
+function objectsIn(text) {
+  const lines = text.split("\n").filter((line) => line.trim());
+  try {
+    return lines.map((line) => [JSON.parse(line), line.length]);
+  } catch {
+    return [[JSON.parse(text), text.length]];
   }
 }
 
@@ -1054,6 +1066,7 @@ class Link {
   #heardAt = 0;
   #pingedAt = 0; // 0: no ping is without an answer
   #token; // one that was fetched and not shown yet
+  #renewals = new Backoff();
   #signInTries = 0;
   #silentTries = 0; // WebSockets in a row that said nothing
   #eventsSince = 0; // since when Server-Sent Events are used instead, 0 while they are not
@@ -1208,6 +1221,7 @@ class Link {
     if (frame.type === "error" && frame.ref === undefined) this.#takeError(WaypostError.of(frame));
     else if (frame.type === "welcome" || frame.type === "streams") this.#greeted(frame);
     else if (frame.type === "authorised") this.#renewLater(frame.expires_in);
+    else if (frame.type === "error" && frame.ref === "auth" && frame.retry) this.#renewAgain(WaypostError.of(frame));
     else if (this.#isOpen && frame.type !== "pong") {
       if (frame.type === "live" && !frame.stream) {
         this.isLive = true;
@@ -1269,28 +1283,32 @@ class Link {
   }
 
   #renewLater(expiresIn) {
-    const { getToken } = this.#service;
-    if (expiresIn === undefined || !getToken) return;
-    const line = this.#line;
-    const backoff = new Backoff();
-    const renew = async () => {
-      try {
-        const token = await this.#service.token();
-        if (line !== this.#line) return;
-        if (line.kind === "sse") this.#token = token;
-        line.renew(token);
-      } catch (error) {
-        this.#owner.report(error);
-        if (line === this.#line) this.#timer(renew, backoff.pause());
-      }
-    };
+    if (expiresIn === undefined || !this.#service.getToken) return;
+    this.#renewals.reset();
     const due = Date.now() + expiresIn * 1000 * RENEW_AT;
     const wait = () => {
       const left = due - Date.now();
       if (left > TIMER_MOST_MS) this.#timer(wait, TIMER_MOST_MS);
-      else this.#timer(renew, Math.max(0, left));
+      else this.#timer(() => this.#renew(), Math.max(0, left));
     };
     wait();
+  }
+
+  async #renew() {
+    const line = this.#line;
+    try {
+      const token = await this.#service.token();
+      if (line !== this.#line) return;
+      if (line.kind === "sse") this.#token = token;
+      line.renew(token);
+    } catch (error) {
+      if (line === this.#line) this.#renewAgain(error);
+    }
+  }
+
+  #renewAgain(error) {
+    this.#owner.report(error);
+    this.#timer(() => this.#renew(), this.#renewals.pause(error.retryAfter));
   }
 
   /** For as long as this connection. */
@@ -1403,6 +1421,7 @@ class Tabs {
 
 // -- the client -------------------------------------------------------------------------------------------------------
 
+const PAGE_EVENTS = ["online", "offline", "pagehide", "pageshow"];
 const Withdrawn = Symbol("an iterator has ended before it was done with its event");
 
 /** What the options say, checked: where the service is, and how to reach it. */
@@ -1429,6 +1448,16 @@ class Service {
     if (!["auto", "websocket", "sse"].includes(transport)) refuse("transport: auto, websocket or sse");
     if (!["auto", "manual"].includes(ack)) refuse("ack: auto or manual");
     if (getToken !== undefined && typeof getToken !== "function") refuse("getToken: a function");
+    for (const [name, value] of Object.entries({ WebSocket: options.WebSocket, fetch: options.fetch })) {
+      if (value !== undefined && typeof value !== "function") refuse(`${name}: a function`);
+    }
+    const { storage } = options;
+    if (storage !== undefined && !["getItem", "setItem", "removeItem"].every((name) => typeof storage?.[name] === "function")) {
+      refuse("storage: it has no getItem, setItem and removeItem");
+    }
+    for (const [name, value] of Object.entries({ listen: options.listen, shared })) {
+      if (value !== undefined && typeof value !== "boolean") refuse(`${name}: true or false`);
+    }
     for (const [name, value] of Object.entries({ token, user, device: options.device })) {
       if (value !== undefined && (typeof value !== "string" || !value)) refuse(`${name}: a text`);
     }
@@ -1477,7 +1506,9 @@ class WaypostClient {
   #device;
   #name; // under which everything is kept, and tabs find each other
   #state = { type: "state", state: "connecting", isLeader: false };
+  #beginning = null; // a promise
   #isReady = false; // what is kept has been read
+  #isClosing = false; // what was sent so far is still to be kept
   #isClosed = false;
   #isWanted = true; // to be online
   #kept = null;
@@ -1489,15 +1520,17 @@ class WaypostClient {
   #isLacking = false; // what another tab has passed on was too much at once
   #room = null; // when set: the connection waits until the handlers have caught up
   #ackTimer = null;
+  #closing = null; // a promise
   #goodbye = null; // the last acknowledgement, on closing
   #items = new Map(); // the outbox, by key
+  #saving = new Set(); // promises: what of it is being written
   #early = []; // of it: put there before what is kept was read
   #settled = new Map(); // key → Sent of those that left it lately
   #promises = new Map(); // key → who waits for it in this tab
   #place = { ms: 0, count: 0 };
   #posts = Promise.resolve(); // to other tabs, in the order of the outbox
   #calls = new Map(); // joins, leaves and histories that were asked for in this tab
-  #callCount = 0;
+  #asks = 0; // sends, joins, leaves and histories, in the order they were asked for in this tab
   #asked = new Map(); // histories on their way, by `ref`
   #asking = []; // and those that wait for the connection
   #operations = null; // and the link: of the tab that has the connection
@@ -1512,9 +1545,9 @@ class WaypostClient {
     this.#service = new Service(options);
     this.#device = options.device;
     this.#hub.onHeard = () => this.#pumpAll();
-    for (const type of ["online", "offline", "pagehide", "pageshow"]) globalThis.addEventListener?.(type, this.#onHint);
+    for (const type of PAGE_EVENTS) globalThis.addEventListener?.(type, this.#onHint);
     globalThis.document?.addEventListener("visibilitychange", this.#onHint);
-    this.#begin();
+    this.#beginning = this.#begin();
   }
 
   get user() { return this.#service.user ?? ""; }
@@ -1531,7 +1564,6 @@ class WaypostClient {
       const storages = await storagesOf(this.#options.storage);
       const place = `waypost/${this.#service.host}/`;
       const token = await this.#whoAmI(storages, `${place}user`);
-      if (this.#isClosed) return;
       this.#device ??= await this.#whichDevice(storages, `${place}device`);
       const names = [this.#service.user, this.#device].map(encodeURIComponent);
       this.#name = `${place}${names.join("/")}/`;
@@ -1541,11 +1573,12 @@ class WaypostClient {
       this.#merge(await this.#kept.loadItems());
       this.#isReady = true;
       for (const item of this.#early.splice(0)) this.#put(item);
-      if (this.#isWanted && !this.#isClosed) this.#goOnline(token);
+      if (this.#isWanted && !this.#isClosing) this.#goOnline(token);
     } catch (cause) {
       const error = cause instanceof WaypostError ? cause : new WaypostError("storage_failed", cause.message, { cause });
       this.#tellState({ state: "stopped", error });
       this.#report(error);
+      for (const item of this.#early.splice(0)) this.#dropItem(item, error); // they could not be kept
     }
   }
 
@@ -1555,20 +1588,20 @@ class WaypostClient {
     const remembered = service.user ?? (await quick.getItem(key)) ?? undefined;
     const backoff = new Backoff();
     let token;
-    while (!this.#isClosed && service.getToken) {
+    while (service.getToken) {
       try {
         token = await service.token();
         break;
       } catch (error) {
         this.#report(error);
-        if (remembered || !error.retry) break; // it is asked again when there is something to connect to
+        if (remembered || !error.retry || this.#isClosing) break; // it is asked again when there is something to connect to
         const pause = Math.round(backoff.pause());
         this.#tellState({ state: "waiting", error, retryAt: Date.now() + pause });
         await sleep(pause);
       }
     }
     service.user ??= (token && subjectOf(token)) ?? remembered;
-    if (!service.user && !this.#isClosed) throw new WaypostError("bad_option", "the token names nobody: give user, too");
+    if (!service.user) throw new WaypostError("bad_option", "the token names nobody: give user, too");
     await quick.setItem(key, service.user);
     return token;
   }
@@ -1619,16 +1652,25 @@ class WaypostClient {
     this.#isPlaced = true;
     this.#keeps = true;
     this.#operations = new Operations();
-    for (const item of this.#inOrder()) {
-      if (item.state !== "queued") continue;
-      item.isOld = item.tried > 0;
-      this.#operations.add(this.#sending(item));
-    }
     for (const [stream, track] of this.#tracks) if (track.taken) this.#kept.saveOffset(stream, track.taken);
     this.#link = new Link(this.#ends(), this.#service);
+    this.#askAll();
     this.#link.start(token);
     this.#announce();
-    for (const call of this.#calls.values()) this.#execute(call);
+  }
+
+  /** Sends, joins and leaves go out in the order they were asked for; first what was there before this tab asked. */
+  #askAll() {
+    const sends = this.#inOrder().filter((item) => item.state === "queued");
+    const asked = [...sends.map((item) => ({ order: item.order ?? 0, item })),
+      ...[...this.#calls.values()].map((call) => ({ order: call.id, call }))];
+    for (const { item, call } of asked.sort((a, b) => a.order - b.order)) {
+      if (call) this.#execute(call);
+      else {
+        item.isOld = item.tried > 0;
+        this.#operations.add(this.#sending(item));
+      }
+    }
   }
 
   /** What a link tells, and asks for. */
@@ -1667,7 +1709,7 @@ class WaypostClient {
     const tracks = [...this.#tracks].map(([stream, { taken, queue }]) => ({
       stream,
       taken,
-      queue: queue.filter(({ id }) => id).map(({ told, id, epoch, restarts }) => ({ event: told, id, epoch, restarts })),
+      queue: queue.filter(({ id }) => id).map(({ told, id, epoch, restarts, isLast }) => ({ event: told, id, epoch, restarts, isLast })),
     }));
     const { error, ...state } = this.#state;
     this.#share({ kind: "leader", to, epoch: this.#tracks.epoch, tracks, state: { ...state, error: plain(error) } });
@@ -1853,8 +1895,9 @@ class WaypostClient {
       fate = this.#tracks.entry(stream, id);
     }
     if (fate === HAD) return;
-    this.#queue(stream, fate, event, { id, epoch: this.#tracks.epoch, gate, size });
-    if (isOwn && event.type === "left") this.#tracks.of(stream).isFollowed = false;
+    const isLast = isOwn && event.type === "left";
+    if (isLast) this.#tracks.of(stream).isFollowed = false;
+    this.#queue(stream, fate, event, { id, epoch: this.#tracks.epoch, gate, size, isLast });
   }
 
   #takeGap(gap, size) {
@@ -1886,7 +1929,7 @@ class WaypostClient {
   }
 
   /** What the tab with the connection has heard. */
-  #takeShared({ stream, event, id, epoch, restarts }) {
+  #takeShared({ stream, event, id, epoch, restarts, isLast }) {
     if (epoch && epoch !== this.#tracks.epoch) this.#tracks.follow(epoch);
     const isGap = event.type === "gap";
     const begins = event.type === "joined" && event.user === this.user && stream === `group:${event.group}`;
@@ -1898,15 +1941,17 @@ class WaypostClient {
       ? this.#tracks.gap(stream, parseId(event.after), parseId(event.to), event.missed === null).fate
       : this.#tracks.entry(stream, id, { begins });
     if (fate === HOLE) this.#catchUp();
-    else if (fate !== HAD) this.#queue(stream, fate, event, { id, epoch, restarts });
+    if (fate === HOLE || fate === HAD) return;
+    if (isLast) this.#tracks.of(stream).isFollowed = false;
+    this.#queue(stream, fate, event, { id, epoch, restarts, isLast });
   }
 
   // -- handing out ----------------------------------------------------------------------------------------------------
 
-  #queue(stream, fate, event, { id, epoch, restarts = false, gate = null, size = 0 }) {
-    this.#share({ kind: "frame", stream, event, id, epoch, restarts });
+  #queue(stream, fate, event, { id, epoch, restarts = false, gate = null, size = 0, isLast = false }) {
+    this.#share({ kind: "frame", stream, event, id, epoch, restarts, isLast });
     const track = this.#tracks.of(stream);
-    const item = { event: fate === NEW ? event : null, told: event, id, epoch, restarts, gate, size, have: new Set() };
+    const item = { event: fate === NEW ? event : null, told: event, id, epoch, restarts, gate, size, isLast, have: new Set() };
     if (this.#options.ack === "manual") this.#epochs.set(event, epoch);
     const last = track.queue.at(-1);
     if (!item.event && last && !last.event && !last.then && !last.gate && !gate && last !== track.queue[0]) {
@@ -1950,6 +1995,7 @@ class WaypostClient {
         track.queue.shift();
         item.then?.();
         if (item.id && this.#options.ack !== "manual") this.#took(stream, track, item);
+        if (item.isLast && !track.isFollowed) this.#forget(stream, track);
         this.#waiting -= item.then ? 0 : 1;
         this.#waitingBytes -= item.size;
         if (!this.#isFull(0.5)) this.#hasRoomAgain();
@@ -1957,6 +2003,14 @@ class WaypostClient {
     } finally {
       track.isPumping = false;
     }
+  }
+
+  /** The own `left` was taken: nothing more comes of this group, and nothing of it is to be acknowledged. */
+  #forget(stream, track) {
+    if (!this.#tracks.has(stream, track)) return;
+    this.#tracks.forget(stream);
+    if (this.#keeps) this.#kept.forgetOffset(stream);
+    this.#hub.tell("progress", { type: "progress", stream });
   }
 
   #hasRoomAgain() {
@@ -2095,7 +2149,7 @@ class WaypostClient {
   }
 
   #check(to, body, key) {
-    if (this.#isClosed) throw new WaypostError("closed");
+    if (this.#isClosing) throw new WaypostError("closed");
     if (!/^(all|user:.+|group:.+)$/s.test(to)) throw new WaypostError("bad_stream", "user:<id>, group:<id> or all");
     if (typeof key !== "string" || !key || key.length > 64) throw new WaypostError("bad_request", "key: 1 to 64 characters");
     let text;
@@ -2120,7 +2174,8 @@ class WaypostClient {
   }
 
   #post({ key, to, text }) {
-    const item = { key, to, text, at: Date.now(), tried: 0, state: "queued", isKept: false };
+    const order = (this.#asks += 1);
+    const item = { key, to, text, at: Date.now(), tried: 0, state: "queued", isKept: false, order };
     const { promise } = this.#promise(key);
     if (this.#isReady) this.#put(item);
     else this.#early.push(item);
@@ -2137,6 +2192,9 @@ class WaypostClient {
       this.#operations.add(this.#sending(item));
     }
     const saving = this.#kept.saveItem(item);
+    this.#saving.add(saving);
+    const saved = () => this.#saving.delete(saving);
+    saving.then(saved, saved);
     this.#posts = this.#posts.then(() => saving).then(() => this.#tabs?.post({ kind: "added", item: bare(item) }), ignore);
     saving.then(
       () => {
@@ -2183,6 +2241,8 @@ class WaypostClient {
   }
 
   async discard(key) {
+    const early = this.#early.findIndex((one) => one.key === key);
+    if (early >= 0) this.#dropItem(this.#early.splice(early, 1)[0], new WaypostError("discarded"));
     const item = this.#items.get(key);
     if (!item) return;
     this.#dropItem(item, new WaypostError("discarded", "it was taken out of the outbox"));
@@ -2411,15 +2471,15 @@ class WaypostClient {
   }
 
   #call(method, args) {
-    if (this.#isClosed) return Promise.reject(new WaypostError("closed"));
+    if (this.#isClosing) return Promise.reject(new WaypostError("closed"));
     if (!this.#isWanted && method === "history") return Promise.reject(new WaypostError("offline", undefined, { retry: true }));
     const made = later();
-    const id = (this.#callCount += 1);
+    const id = (this.#asks += 1);
     const over = (settle) => (value) => this.#calls.delete(id) && settle(value);
     const call = { id, method, args, done: over(made.resolve), fail: over(made.reject) };
     this.#calls.set(id, call);
     if (this.#link) this.#execute(call);
-    else if (this.#isPlaced) this.#tabs?.post({ kind: "call", call: { id, method, args } });
+    else if (this.#isPlaced) this.#posts = this.#posts.then(() => this.#tabs?.post({ kind: "call", call: { id, method, args } }));
     return made.promise;
   }
 
@@ -2431,7 +2491,7 @@ class WaypostClient {
     }
     if (call.method === "history") {
       if (this.#link.isOpen) this.#ask(call);
-      else if (this.#state.state === "connecting") this.#asking.push(call);
+      else if (["connecting", "catching-up"].includes(this.#state.state)) this.#asking.push(call);
       else call.fail(new WaypostError("offline", undefined, { retry: true }));
       return;
     }
@@ -2442,7 +2502,7 @@ class WaypostClient {
   }
 
   #ask(call) {
-    const ref = `h${(this.#callCount += 1)}`;
+    const ref = `h${(this.#asks += 1)}`;
     this.#asked.set(ref, call);
     this.#link.write([JSON.stringify({ type: "history", ref, ...call.args })]);
   }
@@ -2509,7 +2569,7 @@ class WaypostClient {
       this.#isWanted = true;
       if (this.#isReady) this.#goOnline();
     } else if (!this.#isReady) {
-      if (this.#state.state === "stopped") this.#begin();
+      if (this.#state.state === "stopped") this.#beginning = this.#begin();
     } else if (this.#link) {
       if (this.#state.state === "stopped") this.#link.start();
       else this.#link.hint();
@@ -2521,12 +2581,20 @@ class WaypostClient {
   }
 
   async close() {
-    if (this.#isClosed) return;
+    if (this.#isClosing) return this.#closing;
+    this.#isClosing = true;
+    return (this.#closing = this.#close());
+  }
+
+  async #close() {
+    // What was sent so far stays in the outbox, so it has to get there.
+    await Promise.race([this.#beginning, sleep(GREETING_MS)]);
+    await Promise.race([Promise.allSettled([...this.#saving]), sleep(GREETING_MS)]);
     this.#acknowledge();
     if (this.#link?.isOpen) await this.#sayGoodbye();
     this.#isClosed = true;
     this.#isWanted = false;
-    for (const type of ["online", "offline", "pagehide", "pageshow"]) globalThis.removeEventListener?.(type, this.#onHint);
+    for (const type of PAGE_EVENTS) globalThis.removeEventListener?.(type, this.#onHint);
     globalThis.document?.removeEventListener("visibilitychange", this.#onHint);
     this.#tabs?.stop();
     this.#tabs = null;
