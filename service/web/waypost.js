@@ -438,6 +438,8 @@ class MemoryStorage {
 /** Each write is on disk when its promise is fulfilled: what was sent must not come back after a power cut. */
 class IndexedStorage {
   #database = null;
+  #writes = []; // that wait for the one on its way: they go together, for each takes the time of the disk
+  #isWriting = false;
 
   #open() {
     this.#database ??= new Promise((resolve, reject) => {
@@ -466,9 +468,31 @@ class IndexedStorage {
     });
   }
 
+  #write(act) {
+    const { promise, resolve, reject } = later();
+    this.#writes.push({ act, resolve, reject });
+    if (!this.#isWriting) this.#writeAll();
+    return promise;
+  }
+
+  async #writeAll() {
+    this.#isWriting = true;
+    await null; // for what else is asked for in this turn
+    while (this.#writes.length) {
+      const batch = this.#writes.splice(0);
+      try {
+        await this.#do("readwrite", (kept) => batch.map(({ act }) => act(kept)).at(-1));
+        for (const { resolve } of batch) resolve();
+      } catch (error) {
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#isWriting = false;
+  }
+
   getItem(key) { return this.#do("readonly", (kept) => kept.get(key)); }
-  setItem(key, value) { return this.#do("readwrite", (kept) => kept.put(value, key)); }
-  removeItem(key) { return this.#do("readwrite", (kept) => kept.delete(key)); }
+  setItem(key, value) { return this.#write((kept) => kept.put(value, key)); }
+  removeItem(key) { return this.#write((kept) => kept.delete(key)); }
   getAllKeys() { return this.#do("readonly", (kept) => kept.getAllKeys()); }
 }
 
@@ -528,13 +552,26 @@ class Kept {
   }
 
   async loadOffsets() {
+    const quick = await this.#offsetsIn(this.#quick);
+    const slow = this.#slow === this.#quick ? quick : await this.#offsetsIn(this.#slow);
+    const offsets = new Map(slow.offsets);
+    const epoch = quick.epoch ?? slow.epoch;
+    for (const [stream, mark] of quick.offsets) {
+      const other = offsets.get(stream);
+      const isBehind = other && (other.epoch === mark.epoch ? compare(other.id, mark.id) > 0 : other.epoch === epoch);
+      if (!isBehind) offsets.set(stream, mark);
+    }
+    this.#saved = new Map(offsets);
+    return { epoch, offsets };
+  }
+
+  async #offsetsIn(storage) {
     const offsets = new Map();
-    for (const [stream, text] of await this.#under(this.#quick, "at/")) {
+    for (const [stream, text] of await this.#under(storage, "at/")) {
       const [id, epoch] = text.split(" ");
       if (epoch && /^\d+-\d+$/.test(id)) offsets.set(stream, { id: parseId(id), epoch });
     }
-    for (const [stream, mark] of offsets) this.#saved.set(stream, mark);
-    return { epoch: (await this.#quick.getItem(`${this.#prefix}epoch`)) ?? undefined, offsets };
+    return { epoch: (await storage.getItem(`${this.#prefix}epoch`)) ?? undefined, offsets };
   }
 
   async loadItems() {
@@ -567,7 +604,22 @@ class Kept {
   }
 
   saveEpoch(epoch) {
-    this.#async(() => this.#quick.setItem(`${this.#prefix}epoch`, epoch)).catch(this.#report);
+    for (const storage of new Set([this.#quick, this.#slow])) {
+      this.#async(() => storage.setItem(`${this.#prefix}epoch`, epoch)).catch(this.#report);
+    }
+  }
+
+  /**
+   * Until these offsets ([stream, id], of this epoch) would outlive the browser, too. It writes localStorage some time
+   * after it says so; what a server is told before that, and this device forgets, would be handed out again.
+   */
+  async keepOffsets(offsets, epoch) {
+    if (this.#slow === this.#quick) {
+      await this.settled();
+      return;
+    }
+    const writes = offsets.map(([stream, id]) => this.#slow.setItem(`${this.#prefix}at/${stream}`, `${id} ${epoch}`));
+    await this.#async(() => Promise.all(writes));
   }
 
   /** Written at once where the storage can; else one write at a time, of the newest. Never goes back in one epoch. */
@@ -584,6 +636,9 @@ class Kept {
 
   forgetOffset(stream) {
     this.#saved.delete(stream);
+    if (this.#slow !== this.#quick) {
+      this.#async(() => this.#slow.removeItem(`${this.#prefix}at/${stream}`)).catch(this.#report);
+    }
     this.#write(stream, () => this.#quick.removeItem(`${this.#prefix}at/${stream}`));
   }
 
@@ -1583,9 +1638,9 @@ class WaypostClient {
   }
 
   /** The name under which everything is kept: who the token is for, or who it was for last time. Returns the token. */
-  async #whoAmI({ quick }, key) {
+  async #whoAmI({ slow }, key) {
     const service = this.#service;
-    const remembered = service.user ?? (await quick.getItem(key)) ?? undefined;
+    const remembered = service.user ?? (await slow.getItem(key)) ?? undefined;
     const backoff = new Backoff();
     let token;
     while (service.getToken) {
@@ -1602,17 +1657,22 @@ class WaypostClient {
     }
     service.user ??= (token && subjectOf(token)) ?? remembered;
     if (!service.user) throw new WaypostError("bad_option", "the token names nobody: give user, too");
-    await quick.setItem(key, service.user);
+    await slow.setItem(key, service.user);
     return token;
   }
 
   /** A name that is made once. Tabs that cannot share a connection each have their own, as long as they are open. */
-  async #whichDevice({ quick, isLasting }, key) {
+  async #whichDevice({ slow, isLasting }, key) {
     if (!isLasting) return "default";
-    const storage = this.#service.shared || typeof sessionStorage === "undefined" ? quick : sessionStorage;
-    const made = `web-${randomName().slice(0, 12)}`;
-    if (!(await storage.getItem(key))) await storage.setItem(key, made);
-    return (await storage.getItem(key)) || made;
+    const storage = this.#service.shared || typeof sessionStorage === "undefined" ? slow : sessionStorage;
+    const find = async () => {
+      const found = await storage.getItem(key);
+      if (found) return found;
+      const made = `web-${randomName().slice(0, 12)}`;
+      await storage.setItem(key, made);
+      return made;
+    };
+    return this.#service.shared ? navigator.locks.request(key, find) : find(); // of two new tabs one makes it
   }
 
   #goOnline(token) {
@@ -2106,15 +2166,23 @@ class WaypostClient {
     this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK_EVERY_MS);
   }
 
-  #acknowledge() {
+  async #acknowledge() {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = null;
-    if (!this.#link?.isOpen) return;
+    const link = this.#link;
+    if (!link?.isOpen) return;
     const offsets = this.#tracks.toAcknowledge();
     if (!offsets.length) return;
+    const { transport } = this.#state;
+    try {
+      await this.#kept.keepOffsets(offsets, this.#tracks.epoch);
+    } catch (error) {
+      this.#report(error); // the connection has them, and the storage may have them next time
+    }
     // A frame for each stream: when one is refused (the group was just left), the others are taken.
-    const together = this.#state.transport === "sse" ? [Object.fromEntries(offsets)] : offsets.map((one) => Object.fromEntries([one]));
-    this.#link.write(together.map((part) => JSON.stringify({ type: "ack", offsets: part })));
+    const parts = transport === "sse" ? [Object.fromEntries(offsets)] : offsets.map((one) => Object.fromEntries([one]));
+    if (this.#link !== link) return;
+    link.write(parts.map((part) => JSON.stringify({ type: "ack", offsets: part })));
     for (const [stream] of offsets) this.#hub.tell("progress", { type: "progress", stream });
     this.#share({ kind: "acked", offsets });
   }
@@ -2199,7 +2267,8 @@ class WaypostClient {
     saving.then(
       () => {
         item.isKept = true;
-        if (this.#items.get(item.key) !== item) this.#kept.removeItem(item).catch((error) => this.#report(error));
+        if (this.#items.get(item.key) === item) this.#tellItem(item); // not before: whoever is told may rely on it
+        else this.#kept.removeItem(item).catch((error) => this.#report(error));
         this.#flush();
       },
       (error) => {
@@ -2208,7 +2277,6 @@ class WaypostClient {
         this.#report(error);
       },
     );
-    this.#tellItem(item);
   }
 
   /** Sorts behind everything that was put there before, also when the clock goes back. */
@@ -2590,7 +2658,7 @@ class WaypostClient {
     // What was sent so far stays in the outbox, so it has to get there.
     await Promise.race([this.#beginning, sleep(GREETING_MS)]);
     await Promise.race([Promise.allSettled([...this.#saving]), sleep(GREETING_MS)]);
-    this.#acknowledge();
+    await this.#acknowledge();
     if (this.#link?.isOpen) await this.#sayGoodbye();
     this.#isClosed = true;
     this.#isWanted = false;

@@ -66,4 +66,7 @@ function begin(user, device) {
 
 const query = new URLSearchParams(location.search);
 if (query.get("user")) begin(query.get("user"), query.get("device") || undefined);
-else $("welcome").hidden = false;
+else {
+  $("welcome").hidden = false;
+  document.forms["sign-in"].elements.user.focus();
+}
