@@ -8,9 +8,8 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from service.cli import store
+from service.cli import actions, store, tables
 from service.config import Settings
 from service.core import server_keys
 from service.core.server_keys import SCOPES, Scope, ServerKey
@@ -108,7 +107,9 @@ async def _make(settings: Settings, text: str, name: str, scopes: Sequence[Scope
             digest=server_keys.digest(text),
             created_at=await opened.now_ms(),
         )
-        await opened.add_key(made)
+        async with actions.noted(opened, "key_new", key_id) as noting:
+            noting.detail = f"{','.join(scopes)} {name}".rstrip()
+            await opened.add_key(made)
     return made
 
 
@@ -120,11 +121,7 @@ def show(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     if not keys:
         print("no server keys")
-    for key in keys:
-        created = (
-            datetime.fromtimestamp(key.created_at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        )
-        print(f"{key.id}  {created}  {','.join(_ordered(key)):<22}  {key.name}".rstrip())
+    tables.show((), [(key.id, tables.time(key.created_at), f"{','.join(_ordered(key)):<22}", key.name) for key in keys])
     return 0
 
 
@@ -144,7 +141,10 @@ def end(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _end(settings: Settings, key_id: str) -> bool:
     async with store.opened(settings) as opened:
-        return await opened.revoke_key(key_id)
+        async with actions.noted(opened, "key_revoke", key_id) as noting:
+            was_there = await opened.revoke_key(key_id)
+            noting.outcome = "ok" if was_there else "not_found"
+        return was_there
 
 
 def _told(key: ServerKey) -> dict[str, object]:

@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "worker",
         help="run the scheduled jobs",
-        description="Run the scheduled jobs (retention, devices, groups, audit, survey) at their times, or one of them now.",
+        description=f"Run the scheduled jobs ({', '.join(JOBS)}) at their times, or one of them now.",
     )
     store.add_argument(parser)
     parser.add_argument("--once", metavar="JOB", choices=JOBS, help="run this job now, print its report, and end")

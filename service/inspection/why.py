@@ -39,7 +39,7 @@ Verdict = Literal[
 SAYS: dict[Verdict, str] = {
     "delivered_acknowledged": "acknowledged: it has arrived",
     "waiting_offline": "not acknowledged, and the device is not connected: it comes when the device does",
-    "waiting_behind": "not acknowledged, though the device is connected: it is behind, or its client does not acknowledge",
+    "waiting_behind": "not acknowledged though the device is connected: behind, or its client does not acknowledge",
     "waiting_unknown": "not acknowledged; which of this user's devices is connected is not recorded",
     "before_device": "it was stored before this device began to follow the stream, so it is never told of it",
     "not_member_then": "the user was no member of the group at that number",
