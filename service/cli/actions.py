@@ -1,5 +1,6 @@
 """That somebody at a command line did something to the store: who, for `waypost audit`."""
 
+import argparse
 import asyncio
 import os
 import socket
@@ -14,6 +15,7 @@ from service.log import Log
 if TYPE_CHECKING:
     from service.inspection import Noting
     from service.store import Store
+    from service.store.sights import Action
 
 log = Log("audit")
 
@@ -29,21 +31,26 @@ def who() -> str:
     return f"cli:{name}@{socket.gethostname()}"
 
 
-def noted(opened: "Store", action: str, target: str) -> "AbstractAsyncContextManager[Noting]":
+def add_reason(parser: argparse.ArgumentParser) -> None:
+    """Add `--reason`."""
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why, for `waypost audit`")
+
+
+def noted(opened: "Store", action: str, target: str, reason: str = "") -> "AbstractAsyncContextManager[Noting]":
     """Around an action: notes how it went."""
     from service.inspection import noted as around  # noqa: PLC0415 - see service/cli
 
-    return around(opened, who(), action, target)
+    return around(opened, who(), action, target, reason)
 
 
-def note(settings: Settings, action: str, target: str, *, outcome: str, detail: str = "") -> None:
+def note(settings: Settings, done: "Action") -> None:
     """Note what was done through another door than a store that is open here. That it cannot be noted is logged."""
     try:
-        asyncio.run(_note(settings, action, target, outcome, detail))
+        asyncio.run(_note(settings, done))
     except WaypostError as problem:
-        log.warning("not_noted", detail=f"{action} {target} {outcome}: {problem.detail}")
+        log.warning("not_noted", detail=f"{done.action} {done.target} {done.outcome}: {problem.detail}")
 
 
-async def _note(settings: Settings, action: str, target: str, outcome: str, detail: str) -> None:
-    async with store.opened(settings) as opened, noted(opened, action, target) as noting:
-        noting.outcome, noting.detail = outcome, detail
+async def _note(settings: Settings, done: "Action") -> None:
+    async with store.opened(settings) as opened:
+        await opened.note_action(done)

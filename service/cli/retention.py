@@ -27,7 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what retention would remove, remove it now, or look at what it did",
         description="Policies stand in the settings file (docs/operations.md). `waypost worker` carries them out.",
     )
-    actions = parser.add_subparsers(metavar="plan|run|log", required=True)
+    verbs = parser.add_subparsers(metavar="plan|run|log", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     store.add_argument(shared)
     shared.add_argument("--json", action="store_true", help="print JSON")
@@ -41,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="refuse when more than N unread messages would be lost, counted for each device that has not read them",
     )
 
-    planning = actions.add_parser(
+    planning = verbs.add_parser(
         "plan",
         parents=[shared, what],
         help="what a run would remove now; changes nothing",
@@ -49,15 +49,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
     )
     planning.set_defaults(run=functools.partial(store.work, plan))
-    running = actions.add_parser(
+    running = verbs.add_parser(
         "run",
         parents=[shared, what],
         help="carry out the policies now",
         description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
         "refused, busy, or failed.",
     )
+    actions.add_reason(running)
     running.set_defaults(run=functools.partial(store.work, run))
-    history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
+    history = verbs.add_parser("log", parents=[shared], help="what past runs removed, newest first")
     history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
     history.set_defaults(run=functools.partial(store.work, past))
 
@@ -101,7 +102,8 @@ async def _plan(settings: Settings, streams: Sequence[str] | None) -> "Plan":
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Trim now, and print the report. 1: refused, busy or failed."""
-    from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
+    from service.store.sights import Action  # noqa: PLC0415 - see service/cli
+    from workers import __main__ as workers  # noqa: PLC0415
     from workers import retention  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
@@ -112,20 +114,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if refusal:
             return refusal
     work = functools.partial(retention.run_on, streams=args.stream) if args.stream else None
-    target = ",".join(args.stream or ["all streams"])
+
+    def note(outcome: str, detail: str = "") -> None:
+        target = ",".join(args.stream or ["all streams"])
+        actions.note(settings, Action(actions.who(), "retention_run", target, args.reason, outcome, detail))
+
     try:
         report = asyncio.run(workers.once(settings, "retention", work))
     except (workers.JobBusy, Lost):
-        actions.note(settings, "retention_run", target, outcome="busy")
+        note("busy")
         print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
         return 1
     except workers.JobLeft:
-        actions.note(settings, "retention_run", target, outcome="busy")
+        note("busy")
         print("waypost: an earlier run was left unfinished: first run this without --stream", file=sys.stderr)
         return 1
-    outcome = "ok" if report.state == "done" else report.state
-    detail = f"run {report.run}, {tables.count(report.entries_removed, 'entry')} removed"
-    actions.note(settings, "retention_run", target, outcome=outcome, detail=detail)
+    removed = tables.count(report.entries_removed, "entry")
+    note("ok" if report.state == "done" else report.state, f"run {report.run}, {removed} removed")
     if args.json:
         print(tables.as_json(report))
     else:

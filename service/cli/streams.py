@@ -17,7 +17,7 @@ from service.errors import WaypostError
 if TYPE_CHECKING:
     from service.core.entries import Entry
     from service.core.names import EntryId
-    from service.inspection import Entries, EntryView, LedgerLine, Streams, StreamView
+    from service.inspection import Entries, EntryView, LedgerLine, StreamPage, StreamView
     from service.store import Store
 
 ORDERS = ("entries", "bytes", "rate", "lag", "wait")
@@ -36,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "streams",
         parents=[shared],
         help="the streams, and how each stands",
-        description="Streams, and how each stands now. In no order, or with --sort by the last run of the job "
+        description="StreamPage, and how each stands now. In no order, or with --sort by the last run of the job "
         "`survey`. Exit code 0: fine, 1: no store, 2: misused.",
     )
     listing.add_argument("part", nargs="?", default="", help="only those with this in their name")
@@ -123,7 +123,7 @@ def show_all(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _say_more(found: "Streams") -> None:
+def _say_more(found: "StreamPage") -> None:
     if found.streams:
         first = found.streams[0]
         print(f"\nnext trim: {tables.until(first.next_trim, first.next_trim_in_s, 'never')}")
@@ -133,7 +133,7 @@ def _say_more(found: "Streams") -> None:
         print(f"there are more: --after {found.next}")
 
 
-async def _all(args: argparse.Namespace, settings: Settings) -> "Streams":
+async def _all(args: argparse.Namespace, settings: Settings) -> "StreamPage":
     from service import inspection  # noqa: PLC0415 - see service/cli
 
     async with store.opened(settings) as opened:
@@ -149,7 +149,7 @@ async def _all(args: argparse.Namespace, settings: Settings) -> "Streams":
             )
             known = {row.stream for row in rows}
             rows += [row for row in found.streams if row.stream not in known]
-            cursor = found.next
+            cursor = found.next or ""
             if not cursor or len(rows) >= args.limit:
                 return msgspec.structs.replace(found, streams=tuple(rows))
 

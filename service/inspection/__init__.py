@@ -9,7 +9,7 @@ from service.inspection.devices import Device, Devices, devices
 from service.inspection.entries import Entries, EntryView, LedgerLine, entries, ledger
 from service.inspection.jobs import Job, JobsView, jobs
 from service.inspection.nodes import Nodes, NodeView, nodes
-from service.inspection.streams import Streams, StreamView, one, page
+from service.inspection.streams import StreamPage, StreamView, one, page, views
 from service.inspection.survey import ORDERS, Order, SurveyView, streams_by, survey
 from service.inspection.why import Why, why
 
@@ -28,8 +28,8 @@ __all__ = [
     "Nodes",
     "Noting",
     "Order",
+    "StreamPage",
     "StreamView",
-    "Streams",
     "SurveyView",
     "Why",
     "audit",
@@ -43,5 +43,6 @@ __all__ = [
     "page",
     "streams_by",
     "survey",
+    "views",
     "why",
 ]

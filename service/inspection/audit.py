@@ -31,11 +31,11 @@ class AuditLine(msgspec.Struct, frozen=True):
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """What operators did, newest first. `next` is where the following page begins, "" at the end."""
+    """What operators did, newest first. `next` is where the following page begins, null at the end."""
 
     as_of: str
     actions: tuple[AuditLine, ...]
-    next: str
+    next: str | None
 
 
 async def audit(store: Store, *, before: str = "", limit: int) -> Audit:
@@ -56,7 +56,7 @@ async def audit(store: Store, *, before: str = "", limit: int) -> Audit:
         )
         for one in found
     )
-    return Audit(when(now_ms), rows, rows[-1].id if len(rows) == limit else "")
+    return Audit(when(now_ms), rows, rows[-1].id if len(rows) == limit else None)
 
 
 class Noting:

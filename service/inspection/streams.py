@@ -59,14 +59,14 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True):
     next_trim_in_s: float | None
 
 
-class Streams(msgspec.Struct, frozen=True, kw_only=True):
-    """Some streams. `next` is where the following page begins, "" at the end. In an order, they are those that the job
+class StreamPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some streams. `next`: where the following page begins, null at the end. In an order they are those that the job
     `survey` found foremost at `order_as_of`; what is told of each is of now.
     """
 
     as_of: str
     streams: tuple[StreamView, ...]
-    next: str
+    next: str | None
     order_as_of: str | None = None
 
 
@@ -85,13 +85,13 @@ async def next_trim(store: Store, settings: Settings) -> NextTrim:
 
 async def page(
     store: Store, settings: Settings, *, cursor: str = "", limit: int, kind: Kind = "", part: str = ""
-) -> Streams:
+) -> StreamPage:
     """A page of all streams, or of those of a kind, or with `part` in their name; in no order. About `limit` come at a
     time, and fewer at times. Raises `bad_request` for a cursor that is none.
     """
     names, onward = await store.streams_page(cursor, limit, kind, part)
     now_ms = await store.now_ms()
-    return Streams(as_of=when(now_ms), streams=await views(store, settings, names, now_ms), next=onward)
+    return StreamPage(as_of=when(now_ms), streams=await views(store, settings, names, now_ms), next=onward or None)
 
 
 async def views(

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from service.config import Settings
-from service.inspection.streams import Streams, views
+from service.inspection.streams import StreamPage, views
 from service.inspection.times import age_s, when, when_or_none
 from service.store import Store
 from service.store.sights import Kept
@@ -115,7 +115,7 @@ class SurveyView(msgspec.Struct, frozen=True, kw_only=True):
     survey_age_s: float | None
     sort: Order
     totals: tuple[Total, ...]
-    streams: Streams
+    streams: StreamPage
     devices: tuple[DeviceRow, ...]
 
 
@@ -149,7 +149,7 @@ async def survey(store: Store, settings: Settings, sort: Order, *, limit: int) -
 
 async def streams_by(
     store: Store, settings: Settings, sort: Order, *, limit: int, part: str = "", kind: str = ""
-) -> Streams:
+) -> StreamPage:
     """The streams that are foremost in an order by the last survey; how each stands is of now, but for the lag: that is
     the survey's, which asked everybody.
     """
@@ -169,10 +169,10 @@ async def streams_by(
         elif sort == "wait" and rank.value > view.waiting_s:
             view = msgspec.structs.replace(view, waiting_s=rank.value, lag_device=rank.device)  # noqa: PLW2901
         found.append(view)
-    return Streams(
+    return StreamPage(
         as_of=when(now_ms),
         streams=tuple(found),
-        next="",
+        next=None,
         order_as_of=None if kept is None else when(kept.at_ms),
     )
 

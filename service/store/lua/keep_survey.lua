@@ -5,7 +5,8 @@
 -- Returns {'ok'}. Harmless twice; late, it is refused.
 -- Errors  fenced, reset; {'superseded', job's lease}. All before anything is written.
 --
--- The value is bounded by who makes it: so many rows, however many streams there are.
+-- The value is bounded by who makes it: so many rows, however many streams there are. Allowed on a full store: it
+-- takes the place of one of that size, and says what fills the store.
 
 local function keep_survey(_, args)
   local arg = cmsgpack.unpack(args[1])
@@ -17,4 +18,4 @@ local function keep_survey(_, args)
   return {'ok'}
 end
 
-redis.register_function{function_name = 'keep_survey_v1', callback = keep_survey}
+redis.register_function{function_name = 'keep_survey_v1', callback = keep_survey, flags = {'allow-oom'}}
