@@ -1,4 +1,4 @@
-"""docs/operations.md has a section, with an example, for each command that looks, and a row for each verdict and job."""
+"""docs/operations.md has a section with an example for each command that looks, and rows for verdicts and jobs."""
 
 import argparse
 import re
