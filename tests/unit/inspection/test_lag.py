@@ -15,10 +15,15 @@ def at(n: int) -> EntryId:
     return EntryId(n * 1000, n)
 
 
-def policy(**limits: int) -> Policy:
+def policy(
+    *,
+    max_age: int | None = None,
+    max_entries: int | None = None,
+    min_keep: int = 0,
+    hold_unread: int | None = None,
+) -> Policy:
     return Policy(
-        match="user:*",
-        **{f"{name}_s" if name in ("max_age", "hold_unread") else name: value for name, value in limits.items()},
+        match="user:*", max_age_s=max_age, max_entries=max_entries, min_keep=min_keep, hold_unread_s=hold_unread
     )
 
 
