@@ -80,6 +80,9 @@ async def noted(store: Store, who: str, action: str, target: str, reason: str = 
     except WaypostError as problem:
         noting.outcome = problem.code
         raise
+    except BaseException:  # broken off, or a bug: nobody knows whether it was done
+        noting.outcome = "uncertain"
+        raise
     finally:
         target = target if noting.target is None else noting.target
         done = Action(who, action, target, reason, noting.outcome, noting.detail)

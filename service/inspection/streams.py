@@ -6,8 +6,9 @@ from typing import Literal
 import msgspec
 
 from service.config import Settings
-from service.core.names import ALL, EntryId, group_of, parse_stream
+from service.core.names import ALL, EntryId, parse_stream
 from service.core.retention import Policy, duration_text, policy_of, size_text
+from service.errors import WaypostError
 from service.inspection.lag import Lag, begins, lag, messages, unread_after
 from service.inspection.schedule import due_in_ms
 from service.inspection.times import age_or_none, age_s, at_or_none, id_or_none, when, when_or_none
@@ -19,6 +20,8 @@ Kind = Literal["user", "group", "all", ""]
 RATE_S = 300  # of this long back numbers are counted: long enough to be steady, short enough to be of now
 USERS_A_ROW = 20  # of a stream in a list whose devices are asked; the job `survey` asks everybody
 USERS_ALONE = 2000  # of a stream that is looked at alone: some ten thousand short reads
+_KEYS_A_STEP = 1000  # looked at by one SCAN for those who have devices: half a millisecond
+_STEPS_MAX = 20  # of looking for somebody: among many keys of other kinds they lie far apart
 DEVICES_A_USER = 20  # of whom many devices are asked at a time: those that were seen last
 
 
@@ -117,6 +120,8 @@ async def one(store: Store, settings: Settings, stream: str) -> StreamView:
     parse_stream(stream)
     await store.stream_facts(stream)
     found = await views(store, settings, [stream], await store.now_ms(), users_max=USERS_ALONE)
+    if not found:  # dropped just now
+        raise WaypostError("no_group")
     return found[0]
 
 
@@ -210,15 +215,16 @@ async def _users(store: Store, stream: str, most: int) -> tuple[list[str], bool]
     if kind == "user":
         return [name], True
     users: dict[str, None] = {}
-    cursor, is_first = "", True
-    while is_first or (cursor and len(users) < most):
+    cursor = ""
+    for _ in range(_STEPS_MAX):
         if kind == ALL:
-            some, cursor = await store.scan_names("d", cursor, most)
+            some, cursor = await store.scan_names("d", cursor, _KEYS_A_STEP)
         else:
-            members, cursor = await store.members(group_of(stream) or "", cursor, most)
+            members, cursor = await store.members(name, cursor, most)
             some = [member.user for member in members]
         users |= dict.fromkeys(some)
-        is_first = False
+        if not cursor or len(users) >= most:
+            break
     return list(users)[:most], not cursor and len(users) <= most
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -323,6 +324,19 @@ async def test_shells_take_what_completion_prints(tmp_path: Path) -> None:
                 subprocess.run, [program, "-c", script], capture_output=True, text=True, check=True
             )
             assert "waypost" in told.stdout
+
+
+def test_a_terminal_gets_a_table_that_fits_and_nothing_is_taken_for_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    tables.show(("stream", "n"), [("group:" + "x" * 60, "1"), ("[bold]all", "22")], numbers=("n",))
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, out)) <= 40
+    assert "".join(line.split()[0] for line in out[1:3]) == "group:" + "x" * 60
+    assert out[-1].startswith("[bold]all")
+    assert out[-1].endswith(" 22")
 
 
 def test_a_table_never_cuts_a_cell_when_it_is_piped(capsys: pytest.CaptureFixture[str]) -> None:
