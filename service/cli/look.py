@@ -31,10 +31,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         parents=[shared],
         help="a user's devices, and what each has not got",
         description="The devices of a user: when each was seen, where it stands in every stream, and when it would "
-        "begin to lose something. Exit code 0: fine, 1: no device, or no store, 2: misused.",
+        "begin to lose something. Without a user the devices of all that are most behind, by the last run of the job "
+        "`survey`. Exit code 0: fine, 1: no device, or no store, 2: misused.",
     )
-    owned.add_argument("user", type=name, help="whose")
-    owned.add_argument("--all", action="store_true", help="also streams in which nothing is unread")
+    owned.add_argument("user", type=name, nargs="?", help="whose; without: those most behind, whoever's")
+    owned.add_argument("--all", action="store_true", help="of a user: also streams in which nothing is unread")
+    owned.add_argument("--limit", type=limit, default=50, metavar="N", help="of all: so many (default: 50)")
     owned.set_defaults(run=functools.partial(store.work, show_devices))
 
     nodes = subparsers.add_parser(
@@ -101,6 +103,8 @@ def show_devices(args: argparse.Namespace, settings: Settings) -> int:
     """Print a user's devices. 1: there is none."""
     from service import inspection  # noqa: PLC0415 - see service/cli
 
+    if args.user is None:
+        return _show_most_behind(args, settings)
     found = _asked(settings, lambda opened: inspection.devices(opened, settings, args.user))
     if args.json:
         print(tables.as_json(found))
@@ -109,6 +113,41 @@ def show_devices(args: argparse.Namespace, settings: Settings) -> int:
     if not found.devices:
         print(f"waypost: no device of {args.user}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _show_most_behind(args: argparse.Namespace, settings: Settings) -> int:
+    from service import inspection  # noqa: PLC0415 - see service/cli
+
+    found = _asked(settings, lambda opened: inspection.survey(opened, settings, "lag", limit=args.limit))
+    if args.json:
+        print(tables.as_json(found))
+        return 0
+    if found.survey_as_of is None:
+        print("no survey yet: `waypost worker --once survey` makes one", file=sys.stderr)
+        return 1
+    rows = [
+        [
+            one.user,
+            one.device,
+            one.stream,
+            str(one.lag_messages),
+            tables.age(one.waiting_s, "-"),
+            tables.second(one.last_seen) if one.last_seen else "?",
+            f"{tables.until(one.loses_at, one.loses_in_s)} by {one.loses_by}" if one.loses_by else "-",
+        ]
+        for one in found.devices
+    ]
+    head = ("user", "device", "stream", "lag", "waiting", "last seen", "loses from")
+    tables.show(head, rows, numbers=("lag",))
+    print(f"\nas of {tables.since(found.survey_as_of, found.survey_age_s)}; of:")
+    totals = [
+        [total.kind, str(total.streams), str(total.entries), tables.size(total.bytes), f"{total.rate_per_min:.1f}"]
+        for total in found.totals
+    ]
+    tables.show(
+        ("kind", "streams", "entries", "bytes", "/min"), totals, numbers=("streams", "entries", "bytes", "/min")
+    )
     return 0
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from service.core.names import ZERO
 from service.store import keys
 from service.store.context import Context
 from service.store.sights import Action, Kept
@@ -21,6 +22,8 @@ async def note_action(context: Context, action: Action) -> None:
 
 async def actions(context: Context, before: str, limit: int) -> list[Action]:
     """See `Store.actions`."""
+    if before == str(ZERO):  # which the server does not take for an end
+        return []
     end = f"({before}" if before else "+"
     found = await context.link.call("XREVRANGE", keys.AUDIT, end, "-", "COUNT", limit, is_write=False)
     rows = []

@@ -7,7 +7,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from service.core.entries import Entry, Redaction, Removal, Stretch
-from service.core.names import ALL, EntryId, group_of, group_stream, user_stream
+from service.core.names import ALL, ZERO, EntryId, group_of, group_stream, user_stream
 from service.store import decode, facts, jobs, keys
 from service.store.connection import Command, reply_error
 from service.store.context import Context
@@ -77,6 +77,8 @@ async def entries(
     context: Context, stream: str, *, above: EntryId | None, below: EntryId | None, limit: int, newest: bool
 ) -> list[Entry]:
     """See `Store.entries`."""
+    if below == ZERO:  # which the server does not take for an end
+        return []
     name = context.layout.stream(stream)
     low = "-" if above is None else f"({above}"
     high = "+" if below is None else f"({below}"
@@ -259,7 +261,7 @@ async def evidence(context: Context, stream: str, entry: EntryId, user: str) -> 
     name, tag = layout.stream(stream), layout.tag(stream)
     commands: list[Command] = [
         ("XRANGE", name, str(entry), str(entry)),
-        ("XREVRANGE", name, f"({entry}", "-", "COUNT", 1),
+        ("XREVRANGE", name, f"({entry}" if entry > ZERO else "0-0", "-", "COUNT", 1),
         ("XRANGE", name, f"({entry}", "+", "COUNT", 1),
         ("HGET", keys.key(tag, "z", stream), str(entry.n)),
         ("LRANGE", keys.key(tag, "x", stream), 0, -1),

@@ -124,7 +124,12 @@ async def test_streams(scene: Scene) -> None:
     assert await scene.waypost("streams", "nothing-like-it") == ["no stream"]
 
     assert (await scene.json("streams", "--sort", "lag"))["streams"] == []
+    assert await scene.waypost("devices", code=1) == []
     await scene.waypost("worker", "--once", "survey")
+    most = await scene.rows("devices")
+    assert most.keys() == {"alice", "bob"}
+    assert (most["bob"]["stream"], most["bob"]["device"]) == ("group:g", "tablet")
+    assert [total["streams"] for total in (await scene.json("devices"))["totals"]] == [2, 1, 1]
     by_lag = await scene.json("streams", "--sort", "lag", "--limit", "1")
     assert ([row["stream"] for row in by_lag["streams"]], by_lag["next"]) == (["group:g"], None)
     assert by_lag["order_as_of"] is not None

@@ -162,6 +162,7 @@ async def test_no_such_entry(store: Store) -> None:
         EntryId(ids[1].ms + 1, ids[1].n),
         EntryId(ids[0].ms - 1, ids[0].n),
         EntryId(ids[0].ms, 0),
+        EntryId(0, 0),
     ):
         assert await verdict(store, "all", never, "alice") == ("no_such_entry", {})
     assert await verdict(store, "group:never", ids[0], "alice") == ("no_such_entry", {})

@@ -77,6 +77,7 @@ class TestEntries:
         assert await numbers(above=ids[1], newest=False) == [3, 4]
         assert await numbers(below=ids[3], newest=True) == [2, 3]
         assert await numbers(above=ids[2], below=ids[4], newest=True) == [4]
+        assert await numbers(below=ZERO, newest=True) == await numbers(above=ids[5], newest=False) == []
 
     async def test_redactions_and_the_ledger(self, store: Store) -> None:
         ids = await send(store, *(to_all("alice") for _ in range(4)))
@@ -152,6 +153,7 @@ class TestEvidence:
         assert (gone.entry, gone.removals[-1].limit) == (None, "max_age=1d")
         other = await store.evidence("group:g", EntryId(ids[1].ms - 5, ids[1].n), "alice")
         assert (other.entry, other.other) == (None, ids[1])
+        assert (await store.evidence("group:g", ZERO, "alice")).entry is None
         never = await store.evidence("group:never", ids[1], "alice")
         assert never.group_exists is False
 
@@ -171,6 +173,7 @@ class TestActions:
         )
         assert abs(newest[0].at_ms - await store.now_ms()) < 60_000
         assert [one.target for one in await store.actions(newest[-1].id, 9)] == ["k2", "k1", "k0"]
+        assert await store.actions("0-0", 9) == []
 
     async def test_on_a_full_and_fenced_store_too(self, store: Store, admin: Admin) -> None:
         for fence in EPOCH_KEYS:
