@@ -22,6 +22,7 @@ from workers.runs import Run
 
 STREAMS_A_STEP = 50  # some seven short commands each
 USERS_A_STEP = 50  # their devices, and of these whatever has an offset
+OFFSETS_A_STEP = 1000  # three short reads each, in pipelines
 DEVICES_A_USER = 50  # those that were seen last: more are of somebody whose client makes names up
 
 
@@ -84,8 +85,15 @@ class _Surveying:
         """Looks how far the devices of these users have come."""
         for at in range(0, len(names), USERS_A_STEP):
             found = await self._store.devices_of(names[at : at + USERS_A_STEP], DEVICES_A_USER)
-            await self._look_at([device for devices, _ in found for device in devices])
-            self._run.report.devices_seen += sum(len(devices) for devices, _ in found)
+            some: list[DeviceSight] = []
+            for device in (device for devices, _ in found for device in devices):
+                some.append(device)
+                self._run.report.devices_seen += 1
+                if sum(len(one.offsets) for one in some) >= OFFSETS_A_STEP:
+                    await self._look_at(some)
+                    await self._run.breathe()
+                    some = []
+            await self._look_at(some)
             await self._run.breathe()
 
     async def _look_at(self, devices: Sequence[DeviceSight]) -> None:

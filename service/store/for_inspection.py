@@ -64,8 +64,10 @@ class ForInspection:
         """For each stream devices of these users with their offset in it, of each user those seen last."""
         return await sightings.stream_devices(self._context, asked, devices_max)
 
-    async def bounds(self, asked: Sequence[tuple[str, str]]) -> list[StreamBounds]:
-        """For each pair of a stream and a user: how the stream stands, and the user's memberships."""
+    async def bounds(self, asked: Sequence[tuple[str, str]]) -> list[StreamBounds | None]:
+        """For each pair of a stream and a user: how the stream stands, and the user's memberships. None for one whose
+        key cannot be read.
+        """
         return await sightings.bounds(self._context, asked)
 
     async def first_above(self, asked: Sequence[tuple[str, EntryId]]) -> list[EntryId | None]:

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from service.core.entries import Entry, Redaction, Removal, Stretch
 from service.core.names import ALL, ZERO, EntryId, group_of, group_stream, user_stream
+from service.errors import WaypostError
 from service.store import decode, facts, jobs, keys
 from service.store.connection import Command, reply_error
 from service.store.context import Context
@@ -22,14 +23,15 @@ from service.store.sights import (
     UserSight,
 )
 
+_HASHES_AT_ONCE = 50  # where each may have a thousand fields, which take a tenth of a millisecond or two
 _AT_ONCE = 500  # commands of one pipeline: short reads, a few milliseconds of the server's time between others'
 
 
-async def read(context: Context, commands: Sequence[Command]) -> list[Any]:
+async def read(context: Context, commands: Sequence[Command], at_once: int = _AT_ONCE) -> list[Any]:
     """Any number of reads, in pipelines of bounded length; errors are among the replies."""
     replies: list[Any] = []
-    for at in range(0, len(commands), _AT_ONCE):
-        replies += await context.link.pipeline(commands[at : at + _AT_ONCE], is_write=False)
+    for at in range(0, len(commands), at_once):
+        replies += await context.link.pipeline(commands[at : at + at_once], is_write=False)
     return replies
 
 
@@ -142,7 +144,7 @@ async def devices(context: Context, users: Sequence[str], most: int) -> list[tup
         for user, rows in zip(users, chosen, strict=True)
         for device, _ in rows
     ]
-    replies = iter(await read(context, commands))
+    replies = iter(await read(context, commands, _HASHES_AT_ONCE))
     found = []
     for user, rows, count in zip(users, chosen, counts, strict=True):
         sights = [
@@ -202,8 +204,8 @@ async def stream_devices(
     return [found[stream] for stream, _ in asked]
 
 
-async def bounds(context: Context, asked: Sequence[tuple[str, str]]) -> list[StreamBounds]:
-    """For pairs of a stream and a user: how the stream stands, and the user's memberships."""
+async def bounds(context: Context, asked: Sequence[tuple[str, str]]) -> list[StreamBounds | None]:
+    """See `Store.bounds`."""
     layout = context.layout
     commands: list[Command] = []
     for stream, user in asked:
@@ -211,9 +213,12 @@ async def bounds(context: Context, asked: Sequence[tuple[str, str]]) -> list[Str
         group = group_of(stream)
         commands.append(("TIME",) if group is None else ("HGET", layout.group(group), user))
     replies = await read(context, commands)
-    found = []
+    found: list[StreamBounds | None] = []
     for (stream, _), state, record in zip(asked, replies[0::2], replies[1::2], strict=True):
-        fields = dict(zip(_checked(state)[0::2], state[1::2], strict=True))
+        if isinstance(state, RedisError):
+            found.append(None)
+            continue
+        fields = dict(zip(state[0::2], state[1::2], strict=True))
         stretches: tuple[Stretch, ...] | None = None
         if group_of(stream) is not None:
             stretches = () if isinstance(record, RedisError) else decode.stretches(record)
@@ -239,7 +244,9 @@ async def user_sight(context: Context, user: str, devices_max: int) -> UserSight
     streams = [user_stream(user), ALL, *sorted(groups)]
     stand = await bounds(context, [(stream, user) for stream in streams])
     now_ms = await jobs.now_ms(context)
-    by_name = {one.stream: one for one in stand if one.stretches != ()}
+    by_name = {one.stream: one for one in stand if one is not None and one.stretches != ()}
+    if user_stream(user) not in by_name:
+        raise WaypostError("internal", f"the state of {user_stream(user)} cannot be read")
     return UserSight(user, now_ms, context.epoch, tuple(found), count, by_name)
 
 
@@ -270,6 +277,8 @@ async def evidence(context: Context, stream: str, entry: EntryId, user: str) -> 
         commands.append(("EXISTS", layout.group(group)))
     found, below, above, redacted, lines, *exists = map(_checked, await read(context, commands))
     [stands] = await bounds(context, [(stream, user)])
+    if stands is None:
+        raise WaypostError("internal", f"the state of {stream} cannot be read")
     redaction = None if redacted is None else decode.redaction(redacted)
     known = [decode.entry_id(rows[0][0]) for rows in (below, above) if rows]
     known += [redaction.id] if redaction is not None else []

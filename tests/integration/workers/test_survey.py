@@ -6,7 +6,7 @@ import pytest
 from service import inspection
 from service.core.names import EntryId
 from service.store import JobReport, Store
-from tests.integration.store.kit import Admin, Server, send, to_all, to_group
+from tests.integration.store.kit import Admin, Server, key_of, send, to_all, to_group
 from tests.integration.store.stock import device, now_ms, stock
 from tests.integration.workers.conftest import MakeShift
 from tests.integration.workers.kit import run_job
@@ -98,3 +98,17 @@ async def test_a_run_that_was_left_begins_anew(shift: Shift, admin: Admin) -> No
 async def test_before_the_first_run_nothing_is_known(shift: Shift) -> None:
     found = await inspection.survey(shift.store, shift.settings, "lag", limit=10)
     assert (found.survey_as_of, found.totals, found.streams.streams, found.devices) == (None, (), (), ())
+
+
+async def test_a_key_of_another_type_costs_the_others_nothing(shift: Shift, admin: Admin) -> None:
+    ids = stock(admin, "user:bob", [5.0, 1.0])
+    stock(admin, "user:odd", [5.0])
+    admin.delete(key_of("h", "user:odd"))
+    admin.set(key_of("h", "user:odd"), "x")
+    admin.set(key_of("h", "user:a/b"), "no stream")
+    device(admin, "bob", "phone", seen_ms=now_ms(admin), offsets={"user:bob": ids[0], "user:odd": ids[0]})
+    report = await run_job(shift, "survey")
+    assert (report.state, report.errors, report.streams_seen) == ("done", [], 1)
+    found = await inspection.survey(shift.store, shift.settings, "lag", limit=10)
+    assert [(one.stream, one.lag_messages) for one in found.devices] == [("user:bob", 1)]
+    admin.delete(key_of("h", "user:odd"), key_of("h", "user:a/b"))
