@@ -42,7 +42,7 @@ async def streams(request: Request) -> Response:
     async with node.calls.one():
         names, onward = await node.store.streams_page(after, limit, KINDS[kind], part)
         if facts == "1":
-            rows = await inspection.views(node.store, node.settings, names, await node.store.now_ms())
+            rows = await inspection.stream_views(node.store, node.settings, names, await node.store.now_ms())
     kept = query.kept(("kind", "limit", "part", "facts"))
     return answer(StreamNames(tuple(names), link("/v1/admin/streams", after=onward, **kept) if onward else None, rows))
 
@@ -53,7 +53,7 @@ async def stream(request: Request) -> Response:
     node, name = node_of(request), request.path_params["stream"]
     parse_stream(name)
     async with node.calls.one():
-        return answer(await inspection.one(node.store, node.settings, name))
+        return answer(await inspection.stream_view(node.store, node.settings, name))
 
 
 async def entries(request: Request) -> Response:

@@ -144,7 +144,7 @@ async def _all(args: argparse.Namespace, settings: Settings) -> "StreamPage":
         rows: list[StreamView] = []
         cursor: str = args.after
         while True:
-            found = await inspection.page(
+            found = await inspection.streams_page(
                 opened, settings, cursor=cursor, limit=args.limit, kind=args.kind, part=args.part
             )
             known = {row.stream for row in rows}
@@ -206,7 +206,7 @@ async def _one(args: argparse.Namespace, settings: Settings) -> Shown:
 
     async with store.opened(settings) as opened:
         return Shown(
-            await inspection.one(opened, settings, args.stream),
+            await inspection.stream_view(opened, settings, args.stream),
             await inspection.entries(
                 opened,
                 args.stream,

@@ -9,7 +9,7 @@ from service.inspection.devices import Device, Devices, devices
 from service.inspection.entries import Entries, EntryView, LedgerLine, entries, ledger
 from service.inspection.jobs import Job, JobsView, jobs
 from service.inspection.nodes import Nodes, NodeView, nodes
-from service.inspection.streams import StreamPage, StreamView, one, page, views
+from service.inspection.streams import StreamPage, StreamView, stream_view, stream_views, streams_page
 from service.inspection.survey import ORDERS, Order, SurveyView, streams_by, survey
 from service.inspection.why import Why, why
 
@@ -39,10 +39,10 @@ __all__ = [
     "ledger",
     "nodes",
     "noted",
-    "one",
-    "page",
+    "stream_view",
+    "stream_views",
     "streams_by",
+    "streams_page",
     "survey",
-    "views",
     "why",
 ]

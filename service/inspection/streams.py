@@ -86,7 +86,7 @@ async def next_trim(store: Store, settings: Settings) -> NextTrim:
     return NextTrim(None if due is None else state.now_ms + due)
 
 
-async def page(
+async def streams_page(
     store: Store, settings: Settings, *, cursor: str = "", limit: int, kind: Kind = "", part: str = ""
 ) -> StreamPage:
     """A page of all streams, or of those of a kind, or with `part` in their name; in no order. About `limit` come at a
@@ -94,10 +94,12 @@ async def page(
     """
     names, onward = await store.streams_page(cursor, limit, kind, part)
     now_ms = await store.now_ms()
-    return StreamPage(as_of=when(now_ms), streams=await views(store, settings, names, now_ms), next=onward or None)
+    return StreamPage(
+        as_of=when(now_ms), streams=await stream_views(store, settings, names, now_ms), next=onward or None
+    )
 
 
-async def views(
+async def stream_views(
     store: Store, settings: Settings, names: Sequence[str], now_ms: int, *, users_max: int = USERS_A_ROW
 ) -> tuple[StreamView, ...]:
     """How these streams stand; what cannot be told of is left out."""
@@ -115,11 +117,11 @@ class WorstLag(msgspec.Struct, frozen=True):
     is_whole: bool
 
 
-async def one(store: Store, settings: Settings, stream: str) -> StreamView:
+async def stream_view(store: Store, settings: Settings, stream: str) -> StreamView:
     """How one stream stands. Raises `bad_stream`, `bad_name`; `no_group` for a group that nobody made."""
     parse_stream(stream)
     await store.stream_facts(stream)
-    found = await views(store, settings, [stream], await store.now_ms(), users_max=USERS_ALONE)
+    found = await stream_views(store, settings, [stream], await store.now_ms(), users_max=USERS_ALONE)
     if not found:  # dropped just now
         raise WaypostError("no_group")
     return found[0]

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from service.config import Settings
-from service.inspection.streams import StreamPage, views
+from service.inspection.streams import StreamPage, stream_views
 from service.inspection.times import age_s, when, when_or_none
 from service.store import Store
 from service.store.sights import Kept
@@ -162,7 +162,7 @@ async def streams_by(
     ][:limit]
     by_name = {rank.stream: rank for rank in ranks}
     found = []
-    for view in await views(store, settings, list(by_name), now_ms):
+    for view in await stream_views(store, settings, list(by_name), now_ms):
         rank = by_name[view.stream]
         if sort == "lag" and rank.value > view.lag_messages:
             view = msgspec.structs.replace(view, lag_messages=int(rank.value), lag_device=rank.device)  # noqa: PLW2901
