@@ -7,10 +7,24 @@ import sys
 from collections.abc import Sequence
 
 from service import config
-from service.cli import client, doctor, key, migrate, retention, serve, tls, token, up, worker
+from service.cli import (
+    client,
+    completion,
+    doctor,
+    key,
+    look,
+    migrate,
+    retention,
+    serve,
+    streams,
+    tls,
+    token,
+    up,
+    worker,
+)
 
 # In the order of `waypost --help`.
-COMMANDS = (up, serve, worker, token, key, client, retention, migrate, doctor)
+COMMANDS = (up, serve, worker, token, key, client, streams, look, retention, migrate, doctor, completion)
 
 EXIT_USAGE = 2  # as argparse has it
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -51,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="command", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
+    parser.set_defaults(parser=parser)  # for `completion`, which tells a shell of all commands
     return parser
 
 

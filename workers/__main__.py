@@ -20,12 +20,12 @@ from apscheduler.triggers.date import DateTrigger
 
 from service.config import JOBS, Schedule, Settings
 from service.errors import Unavailable, WaypostError
+from service.inspection.schedule import due_in_ms
 from service.log import Fields, Log
 from service.store import JobReport, Store, StoreOptions
-from workers import audit, devices, groups, retention
+from workers import audit, devices, groups, retention, survey
 from workers.door import Door
 from workers.runs import Job, Lost, Run, Shift, carry_out
-from workers.schedule import due_in_ms
 
 log = Log("worker")
 
@@ -34,6 +34,7 @@ TABLE: Mapping[str, Job] = {
     "devices": devices.run,
     "groups": groups.run,
     "audit": audit.run,
+    "survey": survey.run,
 }
 
 LOOK_S = 10.0  # at the latest: another worker may have died, the schedule another worker goes by may be another

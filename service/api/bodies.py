@@ -13,7 +13,9 @@ from service.core import frames
 from service.core.entries import Durability
 from service.core.frames import Key
 from service.core.problems import Problem
+from service.inspection import Audit, Devices, JobsView, Nodes, StreamView, SurveyView, Why
 from service.store import Role
+from service.trimming import Plan
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
@@ -146,41 +148,14 @@ class Members(msgspec.Struct, frozen=True):
     next: str | None
 
 
-class NodeRow(msgspec.Struct, frozen=True):
-    """A node: when it was last heard, and what it said of itself then."""
-
-    node: str
-    last_seen: str
-    facts: dict[str, str]
-
-
-class Nodes(msgspec.Struct, frozen=True):
-    """The nodes on the list, those included that have been silent for a while."""
-
-    nodes: tuple[NodeRow, ...]
-
-
-class StreamNames(msgspec.Struct, frozen=True):
-    """A page of the names of all streams, in no order; one may come twice."""
+class StreamNames(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A page of the names of all streams, in no order; one may come twice. `rows`, where they were asked for: how each
+    stands; what cannot be told of is left out.
+    """
 
     streams: tuple[str, ...]
     next: str | None
-
-
-class StreamFacts(msgspec.Struct, frozen=True):
-    """How a stream stands. `bytes` is the memory that its entries take in the store; `oldest` and `newest` are entries
-    that are there; `members` is null where it is no group's; `nodes` have somebody connected on it.
-    """
-
-    stream: str
-    head: str
-    floor: str
-    entries: int
-    bytes: int
-    oldest: str | None
-    newest: str | None
-    members: int | None
-    nodes: tuple[str, ...]
+    rows: tuple[StreamView, ...] | None = None
 
 
 REQUESTS: tuple[type[msgspec.Struct], ...] = (NewMessage, Offsets, GroupSettings, NewMember)
@@ -195,7 +170,13 @@ ANSWERS: tuple[type[msgspec.Struct], ...] = (
     Group,
     Members,
     Member,
-    Nodes,
     StreamNames,
-    StreamFacts,
+    Nodes,
+    StreamView,
+    Devices,
+    JobsView,
+    Plan,
+    Audit,
+    Why,
+    SurveyView,
 )

@@ -37,6 +37,11 @@ def _counted(node: Node, principal: Principal | None) -> Principal:
     return principal
 
 
+def operator_of(principal: Principal) -> str:
+    """Who somebody is in the audit: a server key, or whoever is at this machine in dev mode."""
+    return f"key:{principal.key}" if principal.key else "dev"
+
+
 def node_of(request: Request) -> Node:
     """The node that answers."""
     node: Node = request.app.state.node

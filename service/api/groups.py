@@ -6,11 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import Group, GroupSettings, Member, Members, NewMember
-from service.api.caller import caller, node_of
+from service.api.caller import caller, node_of, operator_of
 from service.api.problems import answer, empty
-from service.api.reading import Query, body_of, link
+from service.api.reading import Query, body_of, link, reason_of
 from service.auth import Action, Principal, check_may, may
 from service.core.names import check_name, group_stream
+from service.inspection import noted
 from service.store import GroupState
 from service.store import Member as StoredMember
 
@@ -43,8 +44,14 @@ async def configure(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """`DELETE /v1/groups/{group}`: ends a group."""
-    _, group, by = await _asked(request, "manage", is_change=True)
-    await node_of(request).groups.delete(group, by)
+    principal, group, by = await _asked(request, "manage", is_change=True)
+    node = node_of(request)
+    if principal.key:
+        who, reason = operator_of(principal), reason_of(Query(request))
+        async with noted(node.store, who, "group_end", group_stream(group), reason):
+            await node.groups.delete(group, by)
+    else:
+        await node.groups.delete(group, by)
     return empty(204)
 
 

@@ -9,12 +9,13 @@ from service.api import histories
 from service.api.bodies import NewMessage, Redaction, Sent
 from service.api.caller import caller, node_of
 from service.api.problems import answer
-from service.api.reading import body_of
+from service.api.reading import Query, body_of, reason_of
 from service.auth import Principal, check_may, may_act_for
 from service.core.bodies import check_body
 from service.core.frames import KEY_LENGTH_MAX
 from service.core.names import check_name, parse_id, parse_stream, user_stream
 from service.errors import WaypostError
+from service.inspection import noted
 
 _STRING = re.compile(r'"((?:[^"\\]|\\["\\])*)"')  # of a structured header, as the draft of Idempotency-Key has it
 
@@ -99,5 +100,10 @@ async def redact(request: Request) -> Response:
     check_may(principal, "redact", stream, "an inbox is its owner's alone")
     target = parse_id(request.path_params["id"])
     by = f"key:{principal.key}" if principal.key else principal.user
-    is_new, told = await node_of(request).histories.redact(by, stream, target, is_system=bool(principal.key))
+    node = node_of(request)
+    if principal.key:  # who redacts their own is no operator
+        async with noted(node.store, by, "redact", f"{stream} {target}", reason_of(Query(request))):
+            is_new, told = await node.histories.redact(by, stream, target, is_system=True)
+    else:
+        is_new, told = await node.histories.redact(by, stream, target)
     return answer(Redaction(stream, str(target), not is_new, None if told is None else str(told)))

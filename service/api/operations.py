@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api.problems import Handler, telling
-from service.api.reading import LIMIT_DEFAULT, LIMIT_MAX
+from service.api.reading import LIMIT_DEFAULT, LIMIT_MAX, REASON_LENGTH_MAX
 from service.core.frames import DEVICE_DEFAULT, HISTORY_LIMIT_DEFAULT, KEY_LENGTH_MAX
 from service.core.names import NAME_LENGTH_MAX
 from service.errors import ERRORS
+from service.inspection import ORDERS
 
 Schema: TypeAlias = dict[str, Any]
 Said: TypeAlias = type[msgspec.Struct] | str | None  # JSON of a Struct, something of a media type, or nothing
@@ -72,6 +73,16 @@ HISTORY = (
 DEVICE = Parameter("query", "device", f"A device; else the token's, else `{DEVICE_DEFAULT}`", NAME)
 ONLY_DEVICE = Parameter("query", "device", "Only this device", NAME)
 KIND = Parameter("query", "kind", "Only streams of this kind", {"enum": ["user", "group", "all"]})
+ONLY_STREAM = Parameter("query", "stream", "Only this stream", STREAM)
+PART = Parameter("query", "part", "Only streams with this in their name", {"type": "string"})
+FACTS = Parameter("query", "facts", "1: with how each stands, `rows`", {"enum": ["0", "1"], "default": "0"})
+SORT = Parameter("query", "sort", "What the foremost streams are ordered by", {"enum": list(ORDERS), "default": "lag"})
+REASON = Parameter("query", "reason", "Why, for the audit", {"type": "string", "maxLength": REASON_LENGTH_MAX})
+WHAT = (
+    Parameter("query", "stream", "The stream of the message", STREAM),
+    Parameter("query", "id", "Its entry id", ID),
+    Parameter("query", "user", "Whose devices are asked about", NAME),
+)
 BOOKMARK = "A bookmark: the `id` of the last event that this client has"
 LAST_EVENT = (
     Parameter("header", "Last-Event-ID", BOOKMARK, {"type": "string"}),

@@ -17,6 +17,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 LIMIT_DEFAULT = 100  # rows of a page, where the caller does not say
 LIMIT_MAX = 200  # as many as a page of a stream
+REASON_LENGTH_MAX = 300  # characters: a sentence or two
 BODY_S = 30.0  # for a body to come: of what a request may say, a slow phone needs a few seconds
 DIGITS_MAX = 20  # of a number; those that nothing reaches are all alike
 
@@ -58,6 +59,14 @@ class Query:
         """Those of these parameters that were given, and `user`: for links. A token is in no link."""
         given = self._request.query_params
         return {name: given[name] for name in (*names, "user") if name in given}
+
+
+def reason_of(query: Query) -> str:
+    """Why an operator does something, for the audit. Raises `bad_request` for what is no line of text."""
+    text = query.text("reason") or ""
+    if len(text) > REASON_LENGTH_MAX or not text.isprintable():
+        raise WaypostError("bad_request", f"reason is to be a line of at most {REASON_LENGTH_MAX} characters")
+    return text
 
 
 def is_number(text: str) -> bool:

@@ -13,15 +13,33 @@ from service.api.bodies import (
     Messages,
     NewMember,
     NewMessage,
-    Nodes,
     Offsets,
     Redaction,
     Sent,
-    StreamFacts,
     StreamNames,
     Streams,
 )
-from service.api.operations import DEVICE, HISTORY, KEY, KIND, ONLY_DEVICE, PAGES, Described, at, does
+from service.api.operations import (
+    DEVICE,
+    FACTS,
+    HISTORY,
+    KEY,
+    KIND,
+    ONLY_DEVICE,
+    ONLY_STREAM,
+    PAGES,
+    PART,
+    REASON,
+    SORT,
+    WHAT,
+    Described,
+    at,
+    does,
+    limited,
+)
+from service.api.reading import LIMIT_DEFAULT
+from service.inspection import Audit, Devices, JobsView, Nodes, StreamView, SurveyView, Why
+from service.trimming import Plan
 
 LOOKS_INTO_A_GROUP = "not_allowed not_member no_group"
 LOOKS_BACK = "bad_stream bad_anchor not_allowed no_group"
@@ -53,7 +71,12 @@ ROUTES: list[Described] = [
     ),
     at(
         "/v1/streams/{stream}/messages/{id}",
-        DELETE=does(messages.redact, {200: Redaction}, "bad_stream bad_id not_allowed not_member not_found uncertain"),
+        DELETE=does(
+            messages.redact,
+            {200: Redaction},
+            "bad_stream bad_id not_allowed not_member not_found uncertain",
+            takes=(REASON,),
+        ),
     ),
     at(
         "/v1/devices/{device}/offsets",
@@ -74,7 +97,7 @@ ROUTES: list[Described] = [
             body=GroupSettings,
             is_body_optional=True,
         ),
-        DELETE=does(groups.delete, {204: None}, f"{LOOKS_INTO_A_GROUP} uncertain"),
+        DELETE=does(groups.delete, {204: None}, f"{LOOKS_INTO_A_GROUP} uncertain", takes=(REASON,)),
     ),
     at(
         "/v1/groups/{group}/members",
@@ -93,11 +116,26 @@ ROUTES: list[Described] = [
         DELETE=does(groups.take_out, {204: None}, "not_allowed not_member not_found uncertain"),
     ),
     at("/v1/admin/nodes", GET=does(admin.nodes, {200: Nodes}, "not_allowed")),
-    at("/v1/admin/streams", GET=does(admin.streams, {200: StreamNames}, "not_allowed", takes=(KIND, *PAGES))),
-    at("/v1/admin/streams/{stream}", GET=does(admin.stream, {200: StreamFacts}, "bad_stream not_allowed no_group")),
+    at(
+        "/v1/admin/streams",
+        GET=does(admin.streams, {200: StreamNames}, "not_allowed", takes=(KIND, PART, FACTS, *PAGES)),
+    ),
+    at("/v1/admin/streams/{stream}", GET=does(admin.stream, {200: StreamView}, "bad_stream not_allowed no_group")),
     at("/v1/admin/streams/{stream}/entries", GET=does(admin.entries, {200: Messages}, LOOKS_BACK, takes=HISTORY)),
     at(
         "/v1/admin/users/{user}/connections",
-        DELETE=does(admin.disconnect, {202: None}, "not_allowed uncertain", takes=(ONLY_DEVICE,)),
+        DELETE=does(admin.disconnect, {202: None}, "not_allowed uncertain", takes=(ONLY_DEVICE, REASON)),
+    ),
+    at("/v1/admin/users/{user}/devices", GET=does(admin.devices, {200: Devices}, "not_allowed")),
+    at("/v1/admin/jobs", GET=does(admin.jobs, {200: JobsView}, "not_allowed")),
+    at(
+        "/v1/admin/retention/plan",
+        GET=does(admin.plan, {200: Plan}, "bad_stream bad_name not_allowed", takes=(ONLY_STREAM,)),
+    ),
+    at("/v1/admin/audit", GET=does(admin.audit, {200: Audit}, "bad_id not_allowed", takes=PAGES)),
+    at("/v1/admin/why", GET=does(admin.why, {200: Why}, "bad_stream bad_name bad_id not_allowed", takes=WHAT)),
+    at(
+        "/v1/admin/survey",
+        GET=does(admin.survey, {200: SurveyView}, "not_allowed", takes=(SORT, limited(LIMIT_DEFAULT))),
     ),
 ]

@@ -7,7 +7,7 @@ import json
 import msgspec
 
 from service import log
-from service.cli import doctor_settings, doctor_store, store, tls
+from service.cli import doctor_settings, doctor_store, store, tables, tls
 from service.cli.findings import Finding, bad
 from service.config import Settings
 from service.errors import WaypostError
@@ -34,11 +34,12 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print(json.dumps([msgspec.to_builtins(finding) for finding in found]))
     else:
-        width = max(len(finding.check) for finding in found)
-        for finding in found:
-            mend = f"; {finding.mend}" if finding.mend else ""
-            print(f"{finding.state:<4}  {finding.check:<{width}}  {finding.text}{mend}")
+        tables.show((), [(f"{finding.state:<4}", finding.check, _sentence(finding)) for finding in found])
     return 1 if any(finding.state == "bad" for finding in found) else 0
+
+
+def _sentence(finding: Finding) -> str:
+    return f"{finding.text}; {finding.mend}" if finding.mend else finding.text
 
 
 async def _examine(args: argparse.Namespace, settings: Settings) -> list[Finding]:

@@ -8,9 +8,8 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from service.cli import store
+from service.cli import actions, store, tables
 from service.config import Settings
 from service.core import server_keys
 from service.core.server_keys import SCOPES, Scope, ServerKey
@@ -26,13 +25,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Server keys are what backends sign in with, to act for the system: docs/security.md. They are in "
         "the store, as digests, and hold for all its nodes.",
     )
-    actions = parser.add_subparsers(metavar="new|list|revoke", required=True)
+    verbs = parser.add_subparsers(metavar="new|list|revoke", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     store.add_argument(shared)
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="print JSON")
 
-    new = actions.add_parser(
+    new = verbs.add_parser(
         "new",
         parents=[shared, as_json],
         help="make one, and print it this once",
@@ -47,16 +46,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help=f"what it may do: {', '.join(SCOPES)}",
     )
     new.add_argument("--name", default="", type=_label, metavar="TEXT", help="whose it is, for people")
+    actions.add_reason(new)
     new.set_defaults(run=functools.partial(store.work, make))
-    listing = actions.add_parser("list", parents=[shared, as_json], help="what keys there are, oldest first")
+    listing = verbs.add_parser("list", parents=[shared, as_json], help="what keys there are, oldest first")
     listing.set_defaults(run=functools.partial(store.work, show))
-    revoke = actions.add_parser(
+    revoke = verbs.add_parser(
         "revoke",
         parents=[shared],
         help="end one: at once, on every node",
         description="End a server key, and every connection that it signed in. It is nobody's from then on.",
     )
     revoke.add_argument("id", type=_id, help="its id, as `waypost key list` has it")
+    actions.add_reason(revoke)
     revoke.set_defaults(run=functools.partial(store.work, end))
 
 
@@ -88,7 +89,7 @@ def make(args: argparse.Namespace, settings: Settings) -> int:
     """Print the new key alone; what is to be said about it goes to standard error."""
     scopes = [scope for scope in SCOPES if any(scope in given for given in args.scope)]
     text = server_keys.spell(secrets.token_hex(6), secrets.token_urlsafe(32))
-    made = asyncio.run(_make(settings, text, args.name, scopes))
+    made = asyncio.run(_make(settings, text, args.name, scopes, args.reason))
     if args.json:
         print(json.dumps({"id": made.id, "key": text} | _told(made)))
     else:
@@ -97,7 +98,7 @@ def make(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _make(settings: Settings, text: str, name: str, scopes: Sequence[Scope]) -> ServerKey:
+async def _make(settings: Settings, text: str, name: str, scopes: Sequence[Scope], reason: str) -> ServerKey:
     key_id = server_keys.id_of(text)
     assert key_id is not None
     async with store.opened(settings) as opened:
@@ -108,7 +109,9 @@ async def _make(settings: Settings, text: str, name: str, scopes: Sequence[Scope
             digest=server_keys.digest(text),
             created_at=await opened.now_ms(),
         )
-        await opened.add_key(made)
+        async with actions.noted(opened, "key_new", key_id, reason) as noting:
+            noting.detail = f"{','.join(scopes)} {name}".rstrip()
+            await opened.add_key(made)
     return made
 
 
@@ -120,11 +123,7 @@ def show(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     if not keys:
         print("no server keys")
-    for key in keys:
-        created = (
-            datetime.fromtimestamp(key.created_at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        )
-        print(f"{key.id}  {created}  {','.join(_ordered(key)):<22}  {key.name}".rstrip())
+    tables.show((), [(key.id, tables.time(key.created_at), f"{','.join(_ordered(key)):<22}", key.name) for key in keys])
     return 0
 
 
@@ -135,16 +134,19 @@ async def _all(settings: Settings) -> list[ServerKey]:
 
 def end(args: argparse.Namespace, settings: Settings) -> int:
     """Revoke it. 1: there is no such key."""
-    if not asyncio.run(_end(settings, args.id)):
+    if not asyncio.run(_end(settings, args.id, args.reason)):
         print(f"waypost: no such key: {args.id}", file=sys.stderr)
         return 1
     print(f"revoked {args.id}")
     return 0
 
 
-async def _end(settings: Settings, key_id: str) -> bool:
+async def _end(settings: Settings, key_id: str, reason: str) -> bool:
     async with store.opened(settings) as opened:
-        return await opened.revoke_key(key_id)
+        async with actions.noted(opened, "key_revoke", key_id, reason) as noting:
+            was_there = await opened.revoke_key(key_id)
+            noting.outcome = "ok" if was_there else "not_found"
+        return was_there
 
 
 def _told(key: ServerKey) -> dict[str, object]:

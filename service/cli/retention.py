@@ -5,15 +5,11 @@ import asyncio
 import functools
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from service.cli import store
+from service.cli import actions, store, tables
 from service.config import Settings
 from service.core.names import parse_stream
-from service.core.retention import duration_text
 from service.errors import WaypostError
 
 if TYPE_CHECKING:
@@ -31,7 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what retention would remove, remove it now, or look at what it did",
         description="Policies stand in the settings file (docs/operations.md). `waypost worker` carries them out.",
     )
-    actions = parser.add_subparsers(metavar="plan|run|log", required=True)
+    verbs = parser.add_subparsers(metavar="plan|run|log", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     store.add_argument(shared)
     shared.add_argument("--json", action="store_true", help="print JSON")
@@ -45,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="refuse when more than N unread messages would be lost, counted for each device that has not read them",
     )
 
-    planning = actions.add_parser(
+    planning = verbs.add_parser(
         "plan",
         parents=[shared, what],
         help="what a run would remove now; changes nothing",
@@ -53,15 +49,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "devices have not read of it. Changes nothing. Exit code 1: refused by --max-unread-lost, or no store.",
     )
     planning.set_defaults(run=functools.partial(store.work, plan))
-    running = actions.add_parser(
+    running = verbs.add_parser(
         "run",
         parents=[shared, what],
         help="carry out the policies now",
         description="Carry out the policies now, as the scheduled job does, and print its report. Exit code 1: "
         "refused, busy, or failed.",
     )
+    actions.add_reason(running)
     running.set_defaults(run=functools.partial(store.work, run))
-    history = actions.add_parser("log", parents=[shared], help="what past runs removed, newest first")
+    history = verbs.add_parser("log", parents=[shared], help="what past runs removed, newest first")
     history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
     history.set_defaults(run=functools.partial(store.work, past))
 
@@ -83,7 +80,10 @@ def _number(text: str) -> int:
 def plan(args: argparse.Namespace, settings: Settings) -> int:
     """Print the plan. 1: refused."""
     made = asyncio.run(_plan(settings, args.stream))
-    print(_json(made) if args.json else "\n".join(_told(made)))
+    if args.json:
+        print(tables.as_json(made))
+    else:
+        _show_plan(made)
     return _refused(made, args.max_unread_lost)
 
 
@@ -102,7 +102,8 @@ async def _plan(settings: Settings, streams: Sequence[str] | None) -> "Plan":
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Trim now, and print the report. 1: refused, busy or failed."""
-    from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
+    from service.store.sights import Action  # noqa: PLC0415 - see service/cli
+    from workers import __main__ as workers  # noqa: PLC0415
     from workers import retention  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
@@ -113,15 +114,27 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if refusal:
             return refusal
     work = functools.partial(retention.run_on, streams=args.stream) if args.stream else None
+
+    def note(outcome: str, detail: str = "") -> None:
+        target = ",".join(args.stream or ["all streams"])
+        actions.note(settings, Action(actions.who(), "retention_run", target, args.reason, outcome, detail))
+
     try:
         report = asyncio.run(workers.once(settings, "retention", work))
     except (workers.JobBusy, Lost):
+        note("busy")
         print("waypost: a worker is running this job; see `waypost retention log`", file=sys.stderr)
         return 1
     except workers.JobLeft:
+        note("busy")
         print("waypost: an earlier run was left unfinished: first run this without --stream", file=sys.stderr)
         return 1
-    print(_json(report) if args.json else "\n".join(_report_lines([report])))
+    removed = tables.count(report.entries_removed, "entry")
+    note("ok" if report.state == "done" else report.state, f"run {report.run}, {removed} removed")
+    if args.json:
+        print(tables.as_json(report))
+    else:
+        _show_reports([report])
     return 0 if report.state == "done" else 1
 
 
@@ -129,9 +142,11 @@ def past(args: argparse.Namespace, settings: Settings) -> int:
     """Print reports of past runs."""
     reports = asyncio.run(_reports(settings, args.limit))
     if args.json:
-        print(_json(reports))
+        print(tables.as_json(reports))
+    elif reports:
+        _show_reports(reports)
     else:
-        print("\n".join(_report_lines(reports)) if reports else "no run yet")
+        print("no run yet")
     return 0
 
 
@@ -141,10 +156,6 @@ async def _reports(settings: Settings, limit: int) -> "list[JobReport]":
     return [report for report in reports if report.name == "retention"][:limit]
 
 
-def _json(made: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(made)).decode()
-
-
 def _refused(made: "Plan", most: int | None) -> int:
     """0 when no more would be lost than may be, else 1, and why on standard error."""
     if most is None or (made.unread_messages <= most and made.is_unread_whole):
@@ -152,7 +163,7 @@ def _refused(made: "Plan", most: int | None) -> int:
     at_least = "" if made.is_unread_whole else "at least "
     print(
         f"waypost: refused: {at_least}{made.unread_messages} unread messages would be lost to "
-        f"{_count(made.unread_devices, 'device')}; --max-unread-lost allows {most}",
+        f"{tables.count(made.unread_devices, 'device')}; --max-unread-lost allows {most}",
         file=sys.stderr,
     )
     return EXIT_REFUSED
@@ -161,51 +172,52 @@ def _refused(made: "Plan", most: int | None) -> int:
 # --- how plans and reports are told ---
 
 
-def _report_lines(reports: "Sequence[JobReport]") -> list[str]:
+def _show_reports(reports: "Sequence[JobReport]") -> None:
     head = ["began", "state", "took", "streams", "trimmed", "entries", "bytes", "unread lost", "oldest kept", "errors"]
     rows = []
     for report in reports:
         at_least = "" if report.is_unread_whole else "at least "
         rows.append(
             [
-                _time(report.started_ms),
+                tables.time(report.started_ms),
                 report.state,
                 f"{report.duration_ms / 1000:.1f}s",
                 str(report.streams_seen),
                 str(report.streams_trimmed),
                 str(report.entries_removed),
-                _size(report.bytes_removed),
+                tables.size(report.bytes_removed),
                 f"{at_least}{report.unread_removed}",
-                "nothing" if report.oldest_kept_ms is None else _time(report.oldest_kept_ms),
+                "nothing" if report.oldest_kept_ms is None else tables.time(report.oldest_kept_ms),
                 str(report.errors_count),
             ]
         )
-    return [*_table(head, rows), *(f"error: {error}" for report in reports for error in report.errors)]
+    tables.show(head, rows, numbers=("took", "streams", "trimmed", "entries", "bytes", "errors"))
+    for report in reports:
+        for error in report.errors:
+            print(f"error: {error}")
 
 
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _told(made: "Plan") -> list[str]:
-    lines = [f"plan of {_time(made.at_ms)}: {_count(made.streams, 'stream')} looked at; nothing was changed", ""]
-    lines += _table(
+def _show_plan(made: "Plan") -> None:
+    looked_at = tables.count(made.streams, "stream")
+    print(f"plan of {tables.time(made.at_ms)}: {looked_at} looked at; nothing was changed\n")
+    tables.show(
         ["policy", "streams", "to trim", "entries", "bytes", "unread lost", "oldest kept", "may be away", "from"],
         [_policy_row(policy) for policy in made.policies],
+        numbers=("streams", "to trim", "entries", "bytes"),
     )
     if made.worst:
-        lines += ["", "streams that lose most:"]
-        lines += _table(
+        print("\nstreams that lose most:")
+        tables.show(
             ["stream", "policy", "entries", "bytes", "unread lost", "oldest kept", "may be away", "by"],
             [_stream_row(one) for one in made.worst],
+            numbers=("entries", "bytes"),
         )
-    lines += ["", *(f"cannot be read: {name}" for name in made.unreadable)]
+    print("\n".join(("", *(f"cannot be read: {name}" for name in made.unreadable))))
     at_least = "" if made.is_unread_whole else "at least "
-    lines.append(
-        f"a run now would remove {_count(made.entries, 'entry')} of {_size(made.size)}; "
-        f"{at_least}{_count(made.unread_messages, 'unread message')} would be lost for good"
+    print(
+        f"a run now would remove {tables.count(made.entries, 'entry')} of {tables.size(made.size)}; "
+        f"{at_least}{tables.count(made.unread_messages, 'unread message')} would be lost for good"
     )
-    return lines
 
 
 def _policy_row(policy: "PolicyPlan") -> list[str]:
@@ -214,10 +226,10 @@ def _policy_row(policy: "PolicyPlan") -> list[str]:
         str(policy.streams),
         str(policy.to_trim),
         str(policy.entries),
-        _size(policy.size),
+        tables.size(policy.size),
         _unread(policy.unread_messages, policy.unread_devices),
-        _age(policy.oldest_age_s, "nothing"),
-        _age(policy.horizon_s, "no end in sight" if policy.oldest_age_s is not None else "-"),
+        tables.age(policy.oldest_age_s, "nothing"),
+        tables.age(policy.horizon_s, "no end in sight" if policy.oldest_age_s is not None else "-"),
         policy.source,
     ]
 
@@ -228,48 +240,13 @@ def _stream_row(one: "StreamPlan") -> list[str]:
         one.stream,
         one.policy,
         str(one.entries),
-        _size(one.size),
+        tables.size(one.size),
         _unread(one.unread_messages, one.unread_devices),
-        _age(one.oldest_age_s, "nothing"),
-        _age(one.horizon_s, "no end in sight" if one.oldest_age_s is not None else "-"),
+        tables.age(one.oldest_age_s, "nothing"),
+        tables.age(one.horizon_s, "no end in sight" if one.oldest_age_s is not None else "-"),
         limits + ("; unread is held" if one.is_held else ""),
     ]
 
 
 def _unread(messages: int, devices: int) -> str:
-    return f"{messages} ({_count(devices, 'device')})" if messages else "0"
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def _size(size: int) -> str:
-    for unit, unit_bytes in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if size >= unit_bytes:
-            return f"{size / unit_bytes:.1f} {unit}"
-    return f"{size} B"
-
-
-def _age(seconds: float | None, otherwise: str) -> str:
-    """An age in its two largest units, so that 89,000 s reads as a day and not as 89000s."""
-    if seconds is None:
-        return otherwise
-    whole = int(seconds)
-    for unit_s in (86_400, 3600, 60):
-        if whole >= 10 * unit_s:
-            return duration_text(whole - whole % unit_s)
-        if whole >= unit_s:
-            rest = whole % unit_s
-            smaller = {86_400: 3600, 3600: 60, 60: 1}[unit_s]
-            rest -= rest % smaller
-            return duration_text(whole - whole % unit_s) + (duration_text(rest) if rest else "")
-    return f"{whole}s"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
+    return f"{messages} ({tables.count(devices, 'device')})" if messages else "0"

@@ -7,7 +7,7 @@ import sys
 import msgspec
 
 from service import log
-from service.cli import store
+from service.cli import actions, store
 from service.config import JOBS, Settings
 from service.errors import WaypostError
 
@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "worker",
         help="run the scheduled jobs",
-        description="Run the scheduled jobs (retention, devices, groups, audit) at their times, or one of them now.",
+        description=f"Run the scheduled jobs ({', '.join(JOBS)}) at their times, or one of them now.",
     )
     store.add_argument(parser)
     parser.add_argument("--once", metavar="JOB", choices=JOBS, help="run this job now, print its report, and end")
@@ -40,13 +40,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return 1
     settings = msgspec.structs.replace(settings, redis_url=url)
 
-    from workers import __main__ as workers  # noqa: PLC0415 - see service/cli
+    from service.store.sights import Action  # noqa: PLC0415 - see service/cli
+    from workers import __main__ as workers  # noqa: PLC0415
     from workers.runs import Lost  # noqa: PLC0415
 
     try:
         if not args.once:
             return asyncio.run(workers.run(settings))
         report = asyncio.run(workers.once(settings, args.once))
+        outcome = "ok" if report.state == "done" else report.state
+        actions.note(settings, Action(actions.who(), "job_run", args.once, outcome=outcome, detail=f"run {report.run}"))
     except workers.JobBusy:
         print(f"waypost: another worker is running {args.once}", file=sys.stderr)
         return 1

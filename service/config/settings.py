@@ -162,6 +162,8 @@ class Jobs(msgspec.Struct, frozen=True, kw_only=True):
     groups: Schedule = Schedule(every=3600)
     # Nothing that it finds is urgent, nodes repair what matters themselves; and it looks at every stream.
     audit: Schedule = Schedule(every=3600)
+    # What operators look at is as old as this at most; a run reads every stream and device once.
+    survey: Schedule = Schedule(every=300)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +194,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dev: bool = False
     # One process uses one core: `serve` runs so many nodes on the one port. `--processes` wins.
     processes: Annotated[int, Meta(ge=1, le=PROCESSES_MAX)] = 1
+    # Rows of each list of the job `survey`: twenty screens, and half a megabyte of the store, however many streams.
+    survey_rows: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     # Empty: host name and process id. Two processes with one name would answer for each other.
     node: str = ""
     # Tokens signed with one of these are good. Separated by commas: the first signs what `waypost token` makes, the

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from service.config import Settings
 from service.errors import WaypostError
+from service.node.vitals import Vitals
 from service.store import Store
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Presence:
         self._period_s = settings.beat_s
         self._has_left = False
         self._beats = 0
+        self._vitals = Vitals(node)
         self._turn = asyncio.Lock()  # a renewal that is under way must not come after the leaving
 
     async def run(self) -> None:
@@ -40,7 +42,7 @@ class Presence:
         if self._has_left:
             return
         try:
-            live = await self._store.heartbeat(self._node.name, self._facts())
+            live = await self._store.heartbeat(self._node.name, self._vitals.facts())
             self._node.nodes_alive = max(1, len(live))
             self._beats += 1
             if self._beats % BEATS_PER_LOOK == 0:
@@ -56,12 +58,3 @@ class Presence:
                 await self._store.forget_node(self._node.name)
             except WaypostError:
                 pass  # it runs out by itself
-
-    def _facts(self) -> dict[str, str]:
-        node = self._node
-        return {
-            "connections": str(len(node.connections)),
-            "streams": str(len(node.delivery.tracks)),
-            "behind": str(sum(len(track.behind) for track in node.delivery.tracks.values())),
-            "mailbox": node.reader.mailbox,
-        }

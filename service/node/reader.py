@@ -57,6 +57,10 @@ class Reader:
         self.next_beat = 1  # the number of the beat that will be sent next
         self._notices_after = ""  # the id of the last notice that was read, "" before the node knows where to begin
         self.last_seen = 0.0  # monotonic time of the last beat that came back
+        self.position = 0  # the number of the last entry of the mailbox that was read
+        self.lag_entries = 0  # how many lay between the position and the last beat that came back, when it was sent
+        self._lag_s = 0.0  # and how long it took to come back
+        self._positions: dict[int, int] = {}  # where the reader was when a beat was sent
         self._sound = asyncio.Event()
         self._doubt = ""
         self._has_left = False
@@ -70,6 +74,13 @@ class Reader:
     def hears_notices(self) -> bool:
         """Whether every notice from now on will be heard, however long the mailbox is in doubt meanwhile."""
         return self._notices_after != ""
+
+    def lag_s(self, now: float) -> float:
+        """How long entries lie in the mailbox before they are read: by the last beat, and by one that should be back.
+
+        `now` is monotonic time.
+        """
+        return max(self._lag_s, now - self.last_seen - 2 * self._beat_s) if self.last_seen else 0.0
 
     def forget_notices(self) -> None:
         """Another history: ids of notices mean nothing in it."""
@@ -129,10 +140,12 @@ class Reader:
         last = 0  # the mailbox' own ids are dense
         beat_at = time.monotonic()
         sent_at: dict[int, float] = {}
+        self.position, self._positions = 0, {}
         while True:
             now = time.monotonic()
             if now >= beat_at:
                 sent_at[self.next_beat] = now
+                self._positions[self.next_beat] = last
                 await self._renew(mailboxes, mailbox, last)
                 beat_at = now + self._beat_s
             block_ms = max(1, int((beat_at - time.monotonic()) * 1000))
@@ -147,7 +160,7 @@ class Reader:
             redacted = redacted_in(what for _, what in read.entries)
             if redacted:
                 beat_at = time.monotonic()  # the next lease takes what was read out of the mailbox, bodies too
-            last = self._take(read.entries, last, sent_at, redacted)
+            last = self.position = self._take(read.entries, last, sent_at, redacted)
             if sent_at and time.monotonic() - min(sent_at.values()) > 2 * self._beat_s:
                 raise Doubt("a beat did not come back within two periods")
             if self._doubt:
@@ -165,8 +178,9 @@ class Reader:
                         is_redacted = bool(redacted) and (arrival.stream, str(arrival.entry.id)) in redacted
                         self._node.dispatch(tombstone(arrival) if is_redacted else arrival)
                 elif isinstance(what, Beat):
-                    sent_at.pop(what.number, None)
                     self.last_seen = time.monotonic()
+                    self._lag_s = self.last_seen - sent_at.pop(what.number, self.last_seen)
+                    self.lag_entries = number - 1 - self._positions.pop(what.number, number - 1)
                     self._node.attachments.verify(what.number)
                 else:
                     raise Doubt(f"entry {number} cannot be read")

@@ -24,6 +24,7 @@ from service.core.retention import Cut, Hold
 from service.store import bookmarks, devices, groups, history, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
+from service.store.for_inspection import ForInspection
 from service.store.for_jobs import ForJobs
 from service.store.for_operators import ForOperators
 from service.store.mailbox import MailboxReader, Reading, Received
@@ -105,7 +106,7 @@ __all__ = [
 TRIM_STEP_ENTRIES = 250
 
 
-class Store(ForJobs, ForOperators):
+class Store(ForJobs, ForOperators, ForInspection):
     """One process' door to the store. Made by `connect`, ended by `close`; safe for any number of tasks."""
 
     @classmethod

@@ -61,7 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 # Nodes and workers.
 SERVICE = tuple(EXAMPLES)
 
-# `waypost migrate`, `key` and `doctor`, and with `fcall` whatever a function of ours does for them.
+# `waypost migrate`, `key`, `doctor` and all that looks, and with `fcall` whatever a function of ours does for them.
 ADMIN = (
     "acl|dryrun",
     "acl|whoami",
@@ -70,6 +70,7 @@ ADMIN = (
     "del",
     "eval",
     "exec",
+    "exists",
     "fcall",
     "function|list",
     "function|load",
@@ -78,15 +79,25 @@ ADMIN = (
     "hexists",
     "hget",
     "hgetall",
+    "hkeys",
     "hmget",
+    "hscan",
     "hset",
     "info",
+    "lrange",
+    "memory|usage",
     "multi",
     "ping",
+    "pttl",
+    "scan",
     "select",
     "set",
     "time",
     "xadd",
+    "xinfo|stream",
+    "xlen",
+    "xrange",
+    "xrevrange",
     "zrange",
 )
 

@@ -1,5 +1,7 @@
 """Looks at nodes and streams as they are, for administrators. Plain reads: a full or fenced store answers them too."""
 
+from collections.abc import Mapping, Sequence
+
 from redis.exceptions import RedisError
 
 from service.core.names import ALL, ZERO, EntryId, group_of
@@ -7,6 +9,7 @@ from service.errors import WaypostError
 from service.store import decode, keys
 from service.store.connection import Command, Reply, reply_error
 from service.store.context import Context
+from service.store.keys import Layout
 from service.store.records import NodeFacts, StreamFacts
 
 _SAMPLES = 5  # of a stream's inner nodes, by which the server reckons how much memory all of them take
@@ -29,10 +32,14 @@ def _facts(fields: list[bytes]) -> dict[str, str]:
 
 async def stream_facts(context: Context, stream: str) -> StreamFacts:
     """See `Store.stream_facts`."""
-    layout = context.layout
+    return told(stream, await context.link.pipeline(reads(context.layout, stream), is_write=False))
+
+
+def reads(layout: Layout, stream: str) -> list[Command]:
+    """The commands whose replies `told` reads."""
     name, group = layout.stream(stream), group_of(stream)
     # No transaction: a full store refuses those. The state comes last, so that nothing is above the head.
-    reads: list[Command] = [
+    commands: list[Command] = [
         ("XLEN", name),
         ("XRANGE", name, "-", "+", "COUNT", 1),
         ("XREVRANGE", name, "+", "-", "COUNT", 1),
@@ -41,8 +48,16 @@ async def stream_facts(context: Context, stream: str) -> StreamFacts:
         ("HGETALL", keys.key(layout.tag(stream), "h", stream)),
     ]
     if group is not None:
-        reads += [("EXISTS", layout.group(group)), ("HGET", layout.group(group), "/members")]
-    replies = await context.link.pipeline(reads, is_write=False)
+        commands += [("EXISTS", layout.group(group)), ("HGET", layout.group(group), "/members")]
+    return commands
+
+
+# What `told` raises of a stream that cannot be told of, while the others can.
+NOT_TOLD = (WaypostError,)
+
+
+def told(stream: str, replies: Sequence[Reply]) -> StreamFacts:
+    """What the replies say of a stream. Raises `no_group`, and what an error among them stands for."""
     length, first, last, size, info, state, *rest = replies
     for reply in (length, first, last, state, *rest):
         if isinstance(reply, RedisError):
@@ -59,8 +74,13 @@ async def stream_facts(context: Context, stream: str) -> StreamFacts:
         oldest=decode.entry_id(first[0][0]) if first else None,
         newest=decode.entry_id(last[0][0]) if last else None,
         members=int(rest[1] or 0) if rest else None,
-        nodes=tuple(sorted({_node_of(field) for field in fields if field.startswith(b"wp:")})),
+        nodes=nodes_in(fields),
     )
+
+
+def nodes_in(fields: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """The nodes on a register, which is in the state of its stream."""
+    return tuple(sorted({_node_of(field) for field in fields if field.startswith(b"wp:")}))
 
 
 def _last_given(info: Reply) -> EntryId:
@@ -74,17 +94,17 @@ def _node_of(mailbox: bytes) -> str:
     return keys.name_in(mailbox).rpartition(".")[0]
 
 
-async def streams_page(context: Context, cursor: str, count: int, kind: str) -> tuple[list[str], str]:
+async def streams_page(context: Context, cursor: str, count: int, kind: str, part: str = "") -> tuple[list[str], str]:
     """See `Store.streams_page`. A cursor carries the run of its server: to another, it would skip names in silence."""
     at, _, run = cursor.partition("@")
     position = decode.cursor(at)
     if kind == ALL:
         there = await context.link.call("EXISTS", keys.key(context.layout.tag(ALL), "h", ALL), is_write=False)
-        return [ALL] if there and not cursor else [], ""
+        return [ALL] if there and not cursor and part in ALL else [], ""
     server = decode.server_info(await context.link.call("INFO", "server", is_write=False))["run_id"]
     if cursor and run != server:
         raise WaypostError("bad_request", "the store is on another server since this cursor was given out: begin again")
-    pattern = keys.every("h", kind)
+    pattern = keys.every("h", kind, part)
     found: dict[str, None] = {}
     for _ in range(_SCANS_MAX):
         scan = ("SCAN", position, "MATCH", pattern, "COUNT", count)

@@ -60,12 +60,13 @@ class ForOperators:
         return await facts.stream_facts(self._context, stream)
 
     async def streams_page(
-        self, cursor: str, count: int, kind: Literal["user", "group", "all", ""]
+        self, cursor: str, count: int, kind: Literal["user", "group", "all", ""], part: str = ""
     ) -> tuple[list[str], str]:
-        """Names of some streams, "" for all kinds, those included that are empty now; in no order.
+        """Names of some streams, "" for all kinds, those included that are empty now; in no order. With `part`, those
+        whose name has it in it.
 
         Begin with cursor "", go on with the one that is answered until that is "". About `count` come at a time, and
         none at times. Names may come twice; those that are there all the time come at least once. Raises `bad_request`
         for a cursor that is none, or that is of another server: begin again.
         """
-        return await facts.streams_page(self._context, cursor, count, kind)
+        return await facts.streams_page(self._context, cursor, count, kind, part)

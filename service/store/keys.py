@@ -17,7 +17,11 @@ MIGRATE_LOCK = "wp:migrate"
 JOBS = "wp:jobs"
 SERVER_KEYS = "wp:keys"
 NOTICES = "wp:notices"
+AUDIT = "wp:audit"
+SURVEY = "wp:survey"
 PARTITIONS_DEFAULT = 16
+_GLOB = re.compile(r"[*?\[\]\\^-]")
+_ESCAPED = r"\\\g<0>"
 
 
 class KeyKind(NamedTuple):
@@ -43,7 +47,7 @@ KEYS: tuple[KeyKind, ...] = (
         "heartbeat, forget_node, audit_nodes",
         "node -> last seen (Redis ms)",
     ),
-    KeyKind("wp:node:<node>", "hash", "ttl", "heartbeat", "forget_node", "facts of a node: address, lag, load"),
+    KeyKind("wp:node:<node>", "hash", "ttl", "heartbeat", "forget_node", "facts of a node: lag, load, memory, version"),
     KeyKind(
         "wp:{p}:e",
         "hash",
@@ -195,7 +199,22 @@ KEYS: tuple[KeyKind, ...] = (
         "capped at about 1000",
         "what every node has to do at once: kind, user, device, key",
     ),
-    KeyKind("wp:audit", "stream", "permanent", "admin", "capped", "what operators did"),
+    KeyKind(
+        "wp:audit",
+        "stream",
+        "permanent",
+        "note_action",
+        "capped at about 10000",
+        "what operators did: who, action, target, reason, outcome, detail",
+    ),
+    KeyKind(
+        "wp:survey",
+        "hash",
+        "permanent",
+        "keep_survey",
+        "nobody; each field has at most survey_rows rows",
+        "what the job survey found: totals, and the first streams and devices by each order: JSON {at_ms, run, rows}",
+    ),
 )
 
 
@@ -270,9 +289,12 @@ def key(tag: str, letter: str, name: str) -> str:
     return f"wp:{{{tag}}}:{letter}:{name}"
 
 
-def every(letter: str, kind: str = "") -> str:
-    """The pattern that a SCAN finds all keys of a kind by, whatever their partition; of streams, those of one kind."""
-    return f"wp:{{*}}:{letter}:{kind}:*" if kind else f"wp:{{*}}:{letter}:*"
+def every(letter: str, kind: str = "", part: str = "") -> str:
+    """The pattern that a SCAN finds all keys of a kind by, whatever their partition; of streams, those of one kind, and
+    those with `part` in their name (of a kind: in what follows it).
+    """
+    within = f"*{_GLOB.sub(_ESCAPED, part)}*" if part else "*"
+    return f"wp:{{*}}:{letter}:{kind}:{within}" if kind else f"wp:{{*}}:{letter}:{within}"
 
 
 def name_in(raw: bytes) -> str:

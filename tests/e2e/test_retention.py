@@ -17,7 +17,7 @@ from tests.worker import WorkerProcess
 
 pytestmark = pytest.mark.anyio
 StartWorker = Callable[[str], WorkerProcess]
-SELDOM = "\n".join(f'[jobs.{job}]\nevery = "1d"' for job in ("devices", "groups", "audit"))
+SELDOM = "\n".join(f'[jobs.{job}]\nevery = "1d"' for job in ("devices", "groups", "audit", "survey"))
 
 
 @pytest.fixture

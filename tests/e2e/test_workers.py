@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 StartWorker = Callable[..., WorkerProcess]
 MANY = 20_000  # users: enough for a run to be caught in the middle
 # Only `devices` is due when it is told to be; the others would only be in the way.
-SELDOM = {f"jobs_{job}_every": "1d" for job in ("retention", "devices", "groups", "audit")}
+SELDOM = {f"jobs_{job}_every": "1d" for job in ("retention", "devices", "groups", "audit", "survey")}
 
 
 @pytest.fixture

@@ -283,7 +283,7 @@ min_keep = 10
         f'[[retention.policies]]\nmatch = "group:g{number}"\nmax_entries = {20 + 10 * number}\n'
         for number in range(cast.GROUPS)
     )
-    + "".join(f'[jobs.{job}]\nevery = "1d"\n' for job in ("devices", "groups", "audit"))
+    + "".join(f'[jobs.{job}]\nevery = "1d"\n' for job in ("devices", "groups", "audit", "survey"))
     + '[jobs.retention]\nevery = "1s"\n'
 )
 

@@ -149,7 +149,16 @@ async def test_everything_works_with_exactly_these_commands(guarded: Guarded) ->
         keyed = Caller(node, token=made["key"])
         assert (await keyed("PUT", path_of("groups", "h"), {"open": False})).status == 201
         await keyed.put_in("h", "carol")
-        for path in ("streams", "nodes", "streams/group:g", "streams/group:g/entries"):
+        looks = (
+            "streams?facts=1",
+            "nodes",
+            "streams/group:g",
+            "streams/group:g/entries",
+            "streams/all",
+            "jobs",
+            "audit",
+        )
+        for path in (*looks, "users/bob/devices", "survey", "retention/plan", "why?stream=group:g&id=1-1&user=bob"):
             assert (await keyed("GET", f"/v1/admin/{path}")).status == 200
         assert (await keyed("POST", "/v1/messages", {"to": "user:carol", "from": "dave", "body": 1})).status == 201
         assert (await keyed("DELETE", path_of("groups", "h"))).status in (200, 204)
@@ -159,9 +168,22 @@ async def test_everything_works_with_exactly_these_commands(guarded: Guarded) ->
         await bob.leave()
         back = await Phone.open(node.url, "bob")
         assert back.welcome()["streams"]["user:bob"]
-        for job in ("retention", "devices", "groups", "audit"):
+        for job in ("retention", "devices", "groups", "audit", "survey"):
             assert "done" in waypost(urls["waypost"], "worker", "--once", job)
         waypost(urls["waypost"], "retention", "plan")
+        for user in urls.values():
+            for command in (
+                "streams",
+                "streams --sort lag",
+                "show group:g",
+                "show all",
+                "devices bob",
+                "nodes",
+                "jobs",
+            ):
+                waypost(user, *command.split())
+            waypost(user, "why", "group:g", "1-1", "bob")
+            assert "group_end" in waypost(user, "audit")
         assert "revoked" in waypost(urls["waypost-admin"], "key", "revoke", made["id"])
         assert made["id"] not in waypost(urls["waypost-admin"], "key", "list")
         assert (await keyed("GET", "/v1/admin/nodes")).status == 401

@@ -22,6 +22,12 @@ ROUTES = [
     ("GET", path_of("admin", "streams", "all")),
     ("GET", path_of("admin", "streams", "all", "entries")),
     ("DELETE", path_of("admin", "users", "somebody", "connections")),
+    ("GET", path_of("admin", "users", "somebody", "devices")),
+    ("GET", path_of("admin", "jobs")),
+    ("GET", path_of("admin", "retention", "plan")),
+    ("GET", path_of("admin", "audit")),
+    ("GET", f"{path_of('admin', 'why')}?stream=all&id=1-1&user=anybody"),
+    ("GET", path_of("admin", "survey")),
 ]
 
 
@@ -33,7 +39,8 @@ def status_of(method: str) -> int:
 async def test_who_may(node: NodeProcess, signed: NodeProcess, database: Server, method: str, path: str) -> None:
     assert (await Caller(node)(method, path)).status == status_of(method)  # dev mode, on this machine
     assert (await Caller(node, "anybody")(method, path)).status == status_of(method)
-    away = await fetch(node, f"{path}?user=anybody", method, headers={"X-Forwarded-For": "203.0.113.9"})
+    named = path if "user=" in path else f"{path}?user=anybody"
+    away = await fetch(node, named, method, headers={"X-Forwarded-For": "203.0.113.9"})
     check_problem(away, "not_allowed")
     check_problem(await fetch(node, path, method, headers={"Host": "evil.example"}), "forbidden")
 
@@ -92,7 +99,7 @@ async def test_how_a_stream_stands(net: Net, node: NodeProcess, alice: str, grou
     sent = [await caller.send(f"group:{group}", number) for number in range(3)]
     await phone.wait("message", body=2)
     facts = await Caller(node).gets(path_of("admin", "streams", f"group:{group}"))
-    assert facts == {
+    expected = {
         "stream": f"group:{group}",
         "head": sent[-1]["id"],
         "floor": "0-0",
@@ -102,7 +109,15 @@ async def test_how_a_stream_stands(net: Net, node: NodeProcess, alice: str, grou
         "newest": sent[-1]["id"],
         "members": 1,
         "nodes": [node.name],
+        "kind": "group",
+        "rate_per_min": 4 / 5,
+        "lag_messages": 3,
+        "lag_device": f"{alice}/default",
+        "lag_is_whole": True,
+        "policy": "group:*",
+        "limits": "max_age=30d",
     }
+    assert {name: facts[name] for name in expected} == expected
     assert facts["bytes"] > 0
     assert n_of(facts["oldest"]) == 1
     nothing = await Caller(node).gets(path_of("admin", "streams", "user:never-seen"))

@@ -1,13 +1,15 @@
-"""When a job is due. All by Redis time and in UTC: neither the clock of this machine nor its time zone matters."""
+"""When a job is due. All by Redis time and in UTC: neither this machine's clock nor its time zone matters."""
 
 import datetime
 import re
 from functools import lru_cache
-
-from apscheduler.triggers.cron import CronTrigger
+from typing import TYPE_CHECKING
 
 from service.config import Schedule
 from service.store import JobState
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
 
 # The last run cannot have begun later than now: the server's clock was set back. Less is two servers that differ.
 SLACK_MS = 1000
@@ -40,8 +42,10 @@ def next_ms(schedule: Schedule, after_ms: int) -> int | None:
 
 
 @lru_cache(maxsize=32)
-def _trigger(cron: str) -> CronTrigger:
+def _trigger(cron: str) -> "CronTrigger":
     """Weekdays by number are meant as everywhere else, Sunday 0 or 7; the library counts from Monday."""
+    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - a node without such a schedule need not load it
+
     *fields, weekday = cron.split()
     return CronTrigger.from_crontab(" ".join([*fields, ",".join(map(_weekdays, weekday.split(",")))]), "UTC")
 

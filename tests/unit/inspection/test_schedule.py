@@ -5,8 +5,8 @@ import datetime
 import pytest
 
 from service.config import Schedule
+from service.inspection.schedule import due_in_ms, next_ms
 from service.store import JobState
-from workers.schedule import due_in_ms, next_ms
 
 EVERY = Schedule(every=300)
 
