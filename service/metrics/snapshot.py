@@ -1,0 +1,99 @@
+"""The numbers of one process at one moment, and the folder in which the processes of one port leave theirs.
+
+`waypost serve --processes N` starts several nodes on one port, and a scrape reaches any one of them: it answers for all.
+Each writes its numbers into the folder of their parent, and whoever is asked reads those of the others. A process that
+has died leaves its last numbers until the one that replaces it writes its own, under the same name.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from service.metrics.table import METRICS
+
+# Between two snapshots of a process: a scrape comes every few seconds.
+WRITE_S = 1.0
+# Above it a process is gone, or hangs, and what it measured (not: counted) is not told any more.
+STALE_S = 5.0
+_SUFFIX = ".json"
+
+
+class Buckets(msgspec.Struct, frozen=True):
+    """A histogram: `counts` of each bucket alone, the last without bound, and the sum of what was observed."""
+
+    counts: list[int]
+    sum: float
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a node has counted and measured. Samples are by label values, joined with commas, "" without labels.
+
+    `at` is monotonic time, which is the same for all processes of a machine.
+    """
+
+    node: str
+    at: float
+    values: dict[str, dict[str, float]]
+    histograms: dict[str, dict[str, Buckets]]
+
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Snapshot)
+
+
+class Folder:
+    """Where the processes of one port leave their snapshots. Made, and removed, by their parent."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Leave a snapshot in place of the one before, whole or not at all. Raises `OSError`."""
+        path = self._file(snapshot.node)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(_encode(snapshot))
+        fresh.replace(path)
+
+    def others(self, node: str) -> Iterator[Snapshot]:
+        """What the other processes have left, by name. What cannot be read is left out."""
+        own = self._file(node)
+        try:
+            paths = sorted(path for path in self._path.iterdir() if path.suffix == _SUFFIX and path != own)
+        except OSError:
+            return
+        for path in paths:
+            try:
+                yield _decoder.decode(path.read_bytes())
+            except (OSError, msgspec.DecodeError):
+                continue
+
+    def _file(self, node: str) -> Path:
+        # A node may be named as no file can be.
+        return self._path / f"{blake2b(node.encode(), digest_size=16).hexdigest()}{_SUFFIX}"
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Take away what the nodes of these names have left, and the folder."""
+        for name in names:
+            for path in (self._file(name), self._file(name).with_suffix(".new")):
+                path.unlink(missing_ok=True)
+        try:
+            self._path.rmdir()
+        except OSError:
+            pass  # somebody else has put something there
+
+
+def seen_at(snapshot: Snapshot, now: float) -> Snapshot:
+    """The snapshot of another process as it is to be told at `now` (monotonic): with its age. Of one that is gone, or
+    hangs, is told what it has counted, and that it is not ready.
+    """
+    age_s = max(0.0, now - snapshot.at)
+    values = dict(snapshot.values)
+    if age_s > STALE_S:
+        values = {name: samples for name, samples in values.items() if METRICS[name].kind == "counter"}
+        reasons = dict.fromkeys(METRICS["waypost_not_ready"].labels["reason"], 0.0)
+        values["waypost_ready"] = {"": 0.0}
+        values["waypost_not_ready"] = {**reasons, "silent": 1.0}
+    values["waypost_snapshot_age_seconds"] = {"": age_s}
+    return msgspec.structs.replace(snapshot, values=values)
