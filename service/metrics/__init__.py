@@ -6,6 +6,6 @@ where there are many. Only who asks for `/metrics` pays for names, labels and te
 
 from service.metrics.numbers import Histogram, Numbers, StoreCalls, Values
 from service.metrics.snapshot import Buckets, Snapshot
-from service.metrics.table import METRICS, Metric
+from service.metrics.table import METRICS, DoubtKind, Metric
 
-__all__ = ["METRICS", "Buckets", "Histogram", "Metric", "Numbers", "Snapshot", "StoreCalls", "Values"]
+__all__ = ["METRICS", "Buckets", "DoubtKind", "Histogram", "Metric", "Numbers", "Snapshot", "StoreCalls", "Values"]

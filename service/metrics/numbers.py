@@ -77,7 +77,6 @@ class Numbers:
         self.mailbox_doubts = _zeros("waypost_mailbox_doubts_total")
         self.errors = _zeros("waypost_errors_total")
         self.closes = _zeros("waypost_closes_total")
-        self.sign_in_refusals = _zeros("waypost_sign_in_refusals_total")
         self.rate_limited = _zeros("waypost_rate_limited_total")
         self.connections = _zeros("waypost_connections")
         self.stored_s = _of("waypost_send_stored_seconds")
@@ -109,11 +108,6 @@ class Numbers:
         if spelt in self.closes:
             self.closes[spelt] += 1
 
-    def refused_sign_in(self, code: str) -> None:
-        """Somebody was not let in."""
-        if code in self.sign_in_refusals:
-            self.sign_in_refusals[code] += 1
-
     def too_fast(self, limit: RateLimit) -> None:
         """Something came faster than a limit allows."""
         self.rate_limited[limit] += 1
@@ -133,7 +127,6 @@ class Numbers:
             "waypost_store_calls_total": {",".join(key): count for key, count in calls.counts.items()},
             "waypost_errors_total": self.errors,
             "waypost_closes_total": self.closes,
-            "waypost_sign_in_refusals_total": self.sign_in_refusals,
             "waypost_rate_limited_total": self.rate_limited,
         }
         histograms = {

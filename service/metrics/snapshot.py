@@ -1,6 +1,6 @@
 """The numbers of one process at one moment, and the folder in which the processes of one port leave theirs.
 
-`waypost serve --processes N` starts several nodes on one port, and a scrape reaches any one of them: it answers for all.
+`waypost serve --processes N` starts several nodes on one port. A scrape reaches any one of them, and is to hear of all.
 Each writes its numbers into the folder of their parent, and whoever is asked reads those of the others. A process that
 has died leaves its last numbers until the one that replaces it writes its own, under the same name.
 """

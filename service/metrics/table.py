@@ -14,7 +14,10 @@ TRANSPORTS = ("websocket", "sse", "chat")
 CODES = tuple(ERRORS)
 CLOSE_INTERNAL = 1011
 # `client`: the client has hung up, or its network has.
-CLOSES = ("client", *map(str, sorted({CLOSE_INTERNAL, CLOSE_TRY_AGAIN, *(e.close for e in ERRORS.values() if e.close)})))
+CLOSES = (
+    "client",
+    *map(str, sorted({CLOSE_INTERNAL, CLOSE_TRY_AGAIN, *(e.close for e in ERRORS.values() if e.close)})),
+)
 REFUSED_SENDS = (
     "unavailable",
     "uncertain",
@@ -31,7 +34,6 @@ GapKind = Literal["trimmed", "lost", "epoch"]
 DoubtKind = Literal["lease", "hole", "unreadable", "beat", "server", "history", "attach", "call"]
 RateLimit = Literal["connection_sends", "user_sends", "joins", "histories", "requests"]
 NOT_READY = ("store", "reader", "draining", "silent", "other")
-REFUSED_SIGN_INS = ("unauthorised", "expired", "forbidden", "not_allowed", "unavailable")
 JOBS = ("retention", "devices", "groups", "audit")
 JOB_STATES = ("running", "done", "failed", "cancelled")
 CALL_OUTCOMES = (
@@ -159,7 +161,9 @@ _ALL = (
         "Times that a mailbox was not believed any more, and another was made",
         {"reason": get_args(DoubtKind)},
     ),
-    Metric("waypost_store_doubts_total", "counter", "Times that the node has stopped to look whether its store is whole"),
+    Metric(
+        "waypost_store_doubts_total", "counter", "Times that the node has stopped to look whether its store is whole"
+    ),
     Metric("waypost_epoch_changes_total", "counter", "Times that the store was found with another history"),
     Metric(
         "waypost_store_calls_total",
@@ -182,7 +186,7 @@ _ALL = (
     Metric(
         "waypost_errors_total",
         "counter",
-        "Errors told to clients, on every door, by code",
+        "Errors told to clients, on every door, by code; refused sign-ins are `unauthorised` and `expired`",
         {"code": CODES},
     ),
     Metric(
@@ -190,12 +194,6 @@ _ALL = (
         "counter",
         "Connections that have ended, by close code; `client`: by the client, or its network",
         {"code": CLOSES},
-    ),
-    Metric(
-        "waypost_sign_in_refusals_total",
-        "counter",
-        "Sign-ins that were refused when connecting or asking",
-        {"code": REFUSED_SIGN_INS},
     ),
     Metric(
         "waypost_rate_limited_total",
@@ -216,7 +214,9 @@ _ALL = (
     Metric("waypost_process_open_fds", "gauge", "Open file descriptors (every 10 s)", is_sparse=True),
     Metric("waypost_process_max_fds", "gauge", "As many as it may have open", is_sparse=True),
     # Scheduled jobs
-    Metric("waypost_jobs_as_of_timestamp_seconds", "gauge", "When the node last read the jobs' reports", is_sparse=True),
+    Metric(
+        "waypost_jobs_as_of_timestamp_seconds", "gauge", "When the node last read the jobs' reports", is_sparse=True
+    ),
     Metric(
         "waypost_job_last_start_timestamp_seconds",
         "gauge",
@@ -238,9 +238,7 @@ _ALL = (
         {"job": JOBS, "state": JOB_STATES},
         is_sparse=True,
     ),
-    Metric(
-        "waypost_job_last_duration_seconds", "gauge", "How long that run took", {"job": JOBS}, is_sparse=True
-    ),
+    Metric("waypost_job_last_duration_seconds", "gauge", "How long that run took", {"job": JOBS}, is_sparse=True),
     Metric("waypost_job_last_errors", "gauge", "Errors that it met", {"job": JOBS}, is_sparse=True),
     Metric("waypost_job_last_removed_entries", "gauge", "Entries that it removed", {"job": JOBS}, is_sparse=True),
     Metric(
