@@ -56,13 +56,13 @@ class Gauges:
         while True:
             await self._node.fence.wait_until_open()
             try:
-                await self._ask()
+                await self.ask()
             except WaypostError as problem:
                 self._node.out_of_reach(problem)
             await asyncio.sleep(ASK_S)
 
-    async def _ask(self) -> None:
-        """What the store knows. Raises what it raises."""
+    async def ask(self) -> None:
+        """Reads what the store knows. Raises what it raises."""
         for report in reversed(await self._store.job_reports(REPORTS)):
             if report.name in JOBS and report.started_ms:
                 self._reports[report.name] = report

@@ -150,8 +150,11 @@ class Pages:
         )
         if items is None or any(_ends_membership(item, connection.user) for item in items):
             return False
+        numbers = self._node.numbers
+        pushed = numbers.pushed
         for item in items:
             connection.push(item)
+        numbers.pushed, numbers.paged = pushed, numbers.paged + numbers.pushed - pushed  # it is no less late for that
         newest = items[-1].arrival.entry.id
         return track.page(cursor, newest, newest)
 

@@ -161,7 +161,8 @@ class Sends:
                 if self._node.fence.is_open:
                     await self._hand_over(self._take())
                 else:  # nobody is to wait for a store that does not answer
-                    self._fail(list(self._queue), Unavailable())
+                    waiting, self._queue, self._bytes = list(self._queue), deque(), 0
+                    self._fail(waiting, Unavailable())
             self._idle.set()
 
     async def finish(self) -> None:
