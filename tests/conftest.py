@@ -28,6 +28,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "left out: the tests in a browser, for want of chromium on the PATH (Debian: apt-get install chromium)"
         )
+    if shutil.which("promtool") is None:
+        terminalreporter.write_line(
+            "left out: the tests of alert rules, for want of promtool on the PATH (Debian: apt-get install prometheus)"
+        )
     if library() is None:
         terminalreporter.write_line(
             "left out: the tests that turn a clock, for want of libfaketime (Debian: apt-get install faketime)"
