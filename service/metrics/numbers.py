@@ -8,8 +8,9 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from service.core.entries import GapKind
 from service.metrics.snapshot import Buckets
-from service.metrics.table import METRICS, DoubtKind, GapKind, RateLimit
+from service.metrics.table import METRICS, DoubtKind, RateLimit
 
 Values: TypeAlias = dict[str, dict[str, float]]  # metric → label values, joined with commas → number
 

@@ -6,6 +6,7 @@ every sample and is not listed.
 
 from typing import Literal, NamedTuple, get_args
 
+from service.core.entries import GapKind
 from service.errors import CLOSE_TRY_AGAIN, ERRORS
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -30,7 +31,6 @@ REFUSED_SENDS = (
     "key_reused",
     "bad_request",
 )
-GapKind = Literal["trimmed", "lost", "epoch"]
 DoubtKind = Literal["lease", "hole", "unreadable", "beat", "server", "history", "attach", "call"]
 RateLimit = Literal["connection_sends", "user_sends", "joins", "histories", "requests"]
 NOT_READY = ("store", "reader", "draining", "silent", "other")

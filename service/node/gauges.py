@@ -106,7 +106,7 @@ class Gauges:
             "waypost_streams_attached": {"": node.attachments.count},
             "waypost_write_buffer_bytes": {"": self._buffered},
             "waypost_mailbox_lag_entries": {"": node.reader.lag_entries},
-            "waypost_mailbox_lag_seconds": {"": node.reader.lag_s()},
+            "waypost_mailbox_lag_seconds": {"": node.reader.lag_s(time.monotonic())},
             "waypost_ready": {"": float(not reasons)},
             "waypost_not_ready": _kinds(reasons),
             "waypost_draining_seconds": {"": time.monotonic() - node.draining_since if node.is_draining else 0.0},

@@ -87,9 +87,8 @@ class Reader:
         """Returns once the mailbox is believed."""
         await self._sound.wait()
 
-    def lag_s(self) -> float:
-        """How long what is put into the mailbox takes to come out of it, as far as beats can tell."""
-        now = time.monotonic()
+    def lag_s(self, now: float) -> float:
+        """How long what is put into the mailbox takes to come out of it, as far as beats can tell. `now`: monotonic."""
         waiting = [now - sent for sent, _ in self._sent_at.values()]
         if not self.is_sound and self.last_seen:  # nothing comes out of it
             waiting.append(now - self.last_seen)
