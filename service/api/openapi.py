@@ -124,8 +124,9 @@ def _operation(route: Described, method: str, one: Operation, references: Mappin
 
 
 def _security(one: Operation) -> list[dict[str, list[str]]]:
+    nobody: dict[str, list[str]] = {}
     if one.is_open:
-        return [{}, {"metrics": []}] if "unauthorised" in one.refuses else []
+        return [nobody, {"metrics": []}] if "unauthorised" in one.refuses else []
     return [*WAYS_IN, *([{"cookie": []}] if one.takes_cookie else [])]
 
 

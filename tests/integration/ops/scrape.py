@@ -28,7 +28,7 @@ class Numbers:
     def __init__(self, told: Told) -> None:
         parse = openmetrics.text_string_to_metric_families if "openmetrics" in told.content_type else None
         self.families = list((parse or text_string_to_metric_families)(told.text))
-        self._samples = {
+        self._samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
             (sample.name, frozenset(sample.labels.items())): sample.value
             for family in self.families
             for sample in family.samples

@@ -40,6 +40,7 @@ async def test_one_scrape_answers_for_both_also_after_one_has_died(start_node: S
     def has_all(numbers: Numbers) -> bool:
         return numbers.total("waypost_sends_total") == MANY and numbers.total("waypost_connections") == MANY
 
+    numbers = await scrape_until(service.url, has_all, "both are told, to the last message")
     for _ in range(10):  # each time over a connection of its own, to whichever process takes it
         numbers = await scrape_until(service.url, has_all, "both are told, to the last message")
         assert numbers.nodes() == NODES
