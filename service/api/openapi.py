@@ -72,6 +72,8 @@ WAYS_IN: list[dict[str, list[str]]] = [
     {"token_in_query": []},
     {"user": []},
 ]
+WITH_COOKIE: list[dict[str, list[str]]] = [{"cookie": []}]
+MAYBE_METRICS: list[dict[str, list[str]]] = [{}, {"metrics": []}]  # without anything, or with that
 # What a success means; more is said by the summary and the schema.
 MEANINGS = {
     200: "As asked",
@@ -124,10 +126,9 @@ def _operation(route: Described, method: str, one: Operation, references: Mappin
 
 
 def _security(one: Operation) -> list[dict[str, list[str]]]:
-    nobody: dict[str, list[str]] = {}
     if one.is_open:
-        return [nobody, {"metrics": []}] if "unauthorised" in one.refuses else []
-    return [*WAYS_IN, *([{"cookie": []}] if one.takes_cookie else [])]
+        return MAYBE_METRICS if "unauthorised" in one.refuses else []
+    return WAYS_IN + WITH_COOKIE if one.takes_cookie else WAYS_IN
 
 
 def _words(route: Described, method: str, one: Operation) -> tuple[str, str]:

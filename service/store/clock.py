@@ -22,6 +22,7 @@ class Clock:
     def __init__(self) -> None:
         self._ahead_ms: int | None = None
         self._told: deque[float] = deque(maxlen=ANSWERS_KEPT)
+        self._best_ms: float | None = None  # of these
 
     def told(self, server_ms: int) -> None:
         """The server told its time: that was it before the answer came, so the reckoning is a little behind."""
@@ -30,12 +31,13 @@ class Clock:
         if self._told and abs(ahead_ms - self._told[-1]) > DRIFT_MS:  # it was set, or is another server's
             self._told.clear()
         self._told.append(ahead_ms)
+        self._best_ms = max(self._told)
 
     def now_ms(self) -> float | None:
         """What the server's clock says now, for measuring: a millisecond or two too little, and in no promise. None
         before the server has told its time.
         """
-        return time.monotonic_ns() / 1e6 + max(self._told) if self._told else None
+        return None if self._best_ms is None else time.monotonic() * 1000 + self._best_ms
 
     def span(self, seconds: float) -> dict[str, int]:
         """From when until when (ms of the server) a call may be carried out that is to be so within `seconds`.
