@@ -38,7 +38,7 @@ JOBS = ("retention", "devices", "groups", "audit")
 JOB_STATES = ("running", "done", "failed", "cancelled")
 CALL_OUTCOMES = (
     "ok",
-    "refused",  # the function said no, for a reason of the request's
+    "refused",  # the function, or the server, said no, for a reason of the request's
     "fenced",
     "reset",
     "unavailable",

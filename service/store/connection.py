@@ -35,6 +35,7 @@ from service.store.records import StoreOptions, StoreRefused
 _REFUSALS = (AuthenticationError, BusyLoadingError, ClusterDownError, MasterDownError, NoPermissionError, ReadOnlyError)
 _REFUSAL_WORDS = ("NOREPLICAS", "BUSY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "READONLY")
 
+PLAIN = "plain"  # as what commands are counted that call no function
 # What functions answer first; whatever else it is says why they did nothing.
 _STATUSES = {b"ok": "ok", b"fenced": "fenced", b"reset": "reset"}
 
@@ -61,17 +62,19 @@ def name_of(command: Command) -> str:
     """What a call is counted as: the function that it calls, `plain` for any other command."""
     if command[0] in ("FCALL", "FCALL_RO"):
         return str(command[1]).rpartition("_v")[0]
-    return "plain"
+    return PLAIN
 
 
-def outcome_of(reply: Reply) -> str:
-    """What a reply is counted as."""
+def outcome_of(function: str, reply: Reply, *, is_write: bool) -> str:
+    """What a reply is counted as. An error that a plain command is answered may be what the caller wants to know."""
     if isinstance(reply, RedisError):
-        problem = reply_error(reply, is_write=True)
+        problem = reply_error(reply, is_write=is_write)
+        if function == PLAIN and problem.code in ("uncertain", "internal"):
+            return "refused"
         return "reset" if isinstance(problem, Reset) else problem.code
-    if isinstance(reply, list) and reply and isinstance(reply[0], bytes):
-        return _STATUSES.get(reply[0], "refused")
-    return "ok"
+    if function == PLAIN:
+        return "ok"
+    return _STATUSES.get(reply[0], "refused")
 
 
 class Wire:
@@ -201,7 +204,7 @@ class Link:
         except WaypostError as problem:
             self.calls.count(function, problem.code, time.monotonic() - begun)
             raise
-        outcome = "ok" if function == "plain" and not isinstance(replies[0], RedisError) else outcome_of(replies[0])
+        outcome = outcome_of(function, replies[0], is_write=is_write)
         self.calls.count(function, outcome, time.monotonic() - begun)
         return replies
 

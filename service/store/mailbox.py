@@ -86,7 +86,8 @@ class MailboxReader:
             calls.count(name_of(call), problem.code, time.monotonic() - begun)
             raise
         if is_write:  # a read waits for what comes, and how long says nothing
-            calls.count(name_of(call), outcome_of(reply), time.monotonic() - begun)
+            function = name_of(call)
+            calls.count(function, outcome_of(function, reply, is_write=True), time.monotonic() - begun)
         if isinstance(reply, RedisError):
             raise reply_error(reply, is_write=is_write) from reply
         return reply
