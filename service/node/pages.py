@@ -138,7 +138,8 @@ class Pages:
         """What was written to the connection of gaps is counted, and after one of another history so is its offset."""
         for item in layout.items:
             if isinstance(item, Gap):
-                self._node.numbers.gap(item.causes[-1].kind, item.missed)
+                if connection.wants(stream):
+                    self._node.numbers.gap(item.causes[-1].kind, item.missed)
                 if item.missed is None:
                     connection.session.restarted(stream, layout.upto)
 

@@ -65,15 +65,27 @@ class Numbers:
 
 def ask(url: str, headers: Mapping[str, str] | None = None, method: str = "GET", *, seconds: float = 30) -> Told:
     """One scrape, over a connection of its own."""
-    at = urlsplit(url)
-    assert at.hostname is not None
-    connection = http.client.HTTPConnection(at.hostname, at.port, timeout=seconds)
+    connection = dial(url, seconds)
     try:
-        connection.request(method, "/metrics", headers=dict(headers or {}))
-        answer = connection.getresponse()
-        return Told(answer.status, answer.headers["content-type"] or "", answer.read().decode())
+        return ask_over(connection, headers, method)
     finally:
         connection.close()
+
+
+def dial(url: str, seconds: float = 30) -> http.client.HTTPConnection:
+    """A connection for several scrapes, as Prometheus has one."""
+    at = urlsplit(url)
+    assert at.hostname is not None
+    return http.client.HTTPConnection(at.hostname, at.port, timeout=seconds)
+
+
+def ask_over(
+    connection: http.client.HTTPConnection, headers: Mapping[str, str] | None = None, method: str = "GET"
+) -> Told:
+    """One scrape over a connection that stays open."""
+    connection.request(method, "/metrics", headers=dict(headers or {}))
+    answer = connection.getresponse()
+    return Told(answer.status, answer.headers["content-type"] or "", answer.read().decode())
 
 
 async def scrape(url: str, **headers: str) -> Numbers:

@@ -55,7 +55,7 @@ class Prometheus:
     def __init__(self, folder: Path, target: str) -> None:
         self.port = free_port()
         text = (COMPOSE / "prometheus.yml").read_text().replace("127.0.0.1:8000", target)
-        (folder / "prometheus.yml").write_text(text.replace("scrape_interval: 5s", "scrape_interval: 1s"))
+        (folder / "prometheus.yml").write_text(text.replace("scrape_interval: 4s", "scrape_interval: 1s"))
         shutil.copy(COMPOSE / "alerts.yml", folder)
         self.process = subprocess.Popen(
             [

@@ -1,6 +1,7 @@
 """`/metrics` of a node under real traffic: the numbers are those of what was sent and what came, exactly."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +13,7 @@ from service.store import Store, StoreOptions, TrimCause
 from tests.events import EventPhone
 from tests.integration.lines import running
 from tests.integration.ops.conftest import StartNode
-from tests.integration.ops.scrape import OPENMETRICS, Numbers, ask, scrape, scrape_until
+from tests.integration.ops.scrape import OPENMETRICS, Numbers, ask, ask_over, dial, scrape, scrape_until
 from tests.integration.store.kit import Server
 from tests.service import ENTRY_TYPES, Phone
 from tests.tokens import mint, open_store
@@ -76,6 +77,7 @@ async def test_what_was_sent_and_delivered_is_counted_exactly(database: Server, 
     assert numbers.of("waypost_store_call_seconds_count", "a", function="publish") == batches
     assert numbers.of("waypost_replays_total", "a", of="connection") == 4  # each `hello` led to `live`
     assert numbers.of("waypost_closes_total", "a", code="client") == 1
+    assert numbers.strange_labels() == []
     assert numbers.of("waypost_ready", "a") == 1
     assert numbers.of("waypost_streams_attached", "a") == 5  # three inboxes, `all`, the group
     assert numbers.of("waypost_connections_behind", "a") == 0
@@ -162,6 +164,27 @@ async def test_a_store_that_is_away_is_seen_in_the_numbers(database: Server, sta
 
     numbers = await scrape_until(node.url, is_back, "it is ready again, with another mailbox")
     assert numbers.strange_labels() == []
+
+
+async def test_a_node_that_is_shutting_down_is_scraped_to_its_end(start_node: StartNode) -> None:
+    node = start_node(drain_s=60)
+    asleep = await Phone.open(node.url, "asleep")
+    asleep.websocket.transport.pause_reading()  # so that the node waits for its goodbye
+    connection = dial(node.url)
+    before = Numbers(await asyncio.to_thread(ask_over, connection))
+    assert before.of("waypost_draining_seconds", "a") == 0
+    assert before.of("waypost_drain_limit_seconds", "a") == 60
+    node.signal(signal.SIGTERM)
+    numbers = before
+    async with asyncio.timeout(20):
+        while not numbers.of("waypost_draining_seconds", "a"):
+            numbers = Numbers(await asyncio.to_thread(ask_over, connection))
+            await asyncio.sleep(0.1)
+    connection.close()
+    assert numbers.of("waypost_ready", "a") == 0
+    assert numbers.of("waypost_not_ready", "a", reason="draining") == 1
+    asleep.cut()
+    assert await asyncio.to_thread(node.ends) == 0
 
 
 @pytest.fixture
