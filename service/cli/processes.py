@@ -8,14 +8,13 @@ import asyncio
 import itertools
 import os
 import sys
-import tempfile
 from socket import socket
 
 from service.cli import ports, tls
 from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
 from service.config import Settings
 from service.log import Log
-from service.metrics.snapshot import Folder
+from service.metrics.snapshot import OwnFolder
 from service.supervise import Child, ChildFailed, Supervisor
 
 log = Log("processes")
@@ -38,8 +37,8 @@ def run(settings: Settings, count: int) -> int:
 async def _run(settings: Settings, count: int) -> int:
     shares = ports.share(settings.host, settings.port, count)
     # Whichever process a scrape of /metrics comes to, it answers for all of them.
-    numbers_in = tempfile.mkdtemp(prefix="waypost-numbers-")
-    nodes = [_Node(f"{settings.node}-{nth}", sockets, numbers_in) for nth, sockets in enumerate(shares, 1)]
+    numbers = OwnFolder()
+    nodes = [_Node(f"{settings.node}-{nth}", sockets, numbers.path) for nth, sockets in enumerate(shares, 1)]
     supervisor = Supervisor()
     try:
         await until_signal(supervisor, _start(settings, nodes, supervisor))
@@ -49,7 +48,7 @@ async def _run(settings: Settings, count: int) -> int:
         for one in itertools.chain(*shares):
             one.close()
         await supervisor.stop(together=True)
-        Folder(numbers_in).remove(node.name for node in nodes)
+        numbers.remove()
     return 0
 
 

@@ -5,7 +5,12 @@ Each writes its numbers into the folder of their parent, and whoever is asked re
 has died leaves its last numbers until the one that replaces it writes its own, under the same name.
 """
 
-from collections.abc import Iterable, Iterator
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,6 +23,9 @@ WRITE_S = 1.0
 # Above it a process is gone, or hangs, and what it measured (not: counted) is not told any more.
 STALE_S = 5.0
 _SUFFIX = ".json"
+_PREFIX = "waypost-numbers-"
+_LOCK = "lock"
+_BEING_MADE_S = 60.0  # a lock that is younger may be about to be taken
 
 
 class Buckets(msgspec.Struct, frozen=True):
@@ -44,7 +52,7 @@ _decoder = msgspec.json.Decoder(Snapshot)
 
 
 class Folder:
-    """Where the processes of one port leave their snapshots. Made, and removed, by their parent."""
+    """Where the processes of one port leave their snapshots. Made, and removed, by their parent: see `OwnFolder`."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -73,15 +81,36 @@ class Folder:
         # A node may be named as no file can be.
         return self._path / f"{blake2b(node.encode(), digest_size=16).hexdigest()}{_SUFFIX}"
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Take away what the nodes of these names have left, and the folder."""
-        for name in names:
-            for path in (self._file(name), self._file(name).with_suffix(".new")):
-                path.unlink(missing_ok=True)
+
+class OwnFolder:
+    """The folder of one parent, made among the temporary files, readable for its user alone.
+
+    The parent holds a lock in it for as long as it lives. One that was killed leaves its folder behind: the next parent
+    of the same user, which can take the lock, removes it.
+    """
+
+    def __init__(self) -> None:
+        """Raises `OSError`."""
+        _sweep(Path(tempfile.gettempdir()))
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        self._lock = Path(self.path, _LOCK).open("wb")  # noqa: SIM115 - closed, and given back, by `remove` or the end
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """Remove it, with all that was left in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _sweep(among: Path) -> None:
+    for folder in among.glob(f"{_PREFIX}*"):
         try:
-            self._path.rmdir()
+            with (folder / _LOCK).open("rb") as lock:
+                if time.time() - os.fstat(lock.fileno()).st_mtime > _BEING_MADE_S:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
         except OSError:
-            pass  # somebody else has put something there
+            continue  # its parent lives, or it is another user's
 
 
 def seen_at(snapshot: Snapshot, now: float) -> Snapshot:

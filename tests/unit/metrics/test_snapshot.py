@@ -1,11 +1,13 @@
 """The folder in which processes of one port leave their numbers for each other."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from service.metrics import Buckets, Snapshot
-from service.metrics.snapshot import STALE_S, Folder, seen_at
+from service.metrics.snapshot import STALE_S, Folder, OwnFolder, seen_at
 
 
 def snapshot(node: str, sent: float = 1.0, at: float = 100.0) -> Snapshot:
@@ -38,18 +40,36 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert list(Folder(tmp_path / "nowhere").others("edge-3")) == []
 
 
-def test_a_folder_is_removed_with_what_its_nodes_have_left(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "numbers")
-    (tmp_path / "numbers").mkdir()
-    folder.write(snapshot("edge-1"))
-    folder.remove(["edge-1", "edge-2"])
-    assert not (tmp_path / "numbers").exists()
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where folders are made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
-def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
-    (tmp_path / "theirs").touch()
-    Folder(tmp_path).remove(["edge-1"])
-    assert (tmp_path / "theirs").exists()
+def test_a_folder_is_its_users_alone_and_removed_with_what_was_left_in_it(temporary: Path) -> None:
+    own = OwnFolder()
+    assert Path(own.path).parent == temporary
+    assert Path(own.path).stat().st_mode & 0o077 == 0
+    Folder(own.path).write(snapshot("edge-1"))
+    own.remove()
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_folder_of_a_parent_that_was_killed_is_removed_by_the_next_one_and_no_other(temporary: Path) -> None:
+    killed, alive, fresh = OwnFolder(), OwnFolder(), OwnFolder()
+    for gone in (killed, fresh):
+        gone._lock.close()
+    for old in (killed, alive):
+        os.utime(Path(old.path, "lock"), (0, 0))
+    (temporary / "theirs").mkdir()
+    following = OwnFolder()
+    assert {path.name for path in temporary.iterdir()} == {
+        "theirs",
+        *(Path(one.path).name for one in (alive, fresh, following)),
+    }
+    for one in (alive, fresh, following):
+        one.remove()
 
 
 @pytest.mark.parametrize("age_s", [0.0, 1.0, STALE_S])
