@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from service.api.asyncapi import asyncapi
 from service.api.cross_origin import cross_origin
+from service.api.metrics import Scrapes
 from service.api.openapi import openapi
 from service.api.operations import DEVICE, LAST_EVENT, at, does
 from service.api.pages import Pages
@@ -29,6 +30,7 @@ from service.config import Settings
 from service.config.tls import server_context
 from service.errors import Reset, WaypostError
 from service.log import Log
+from service.metrics.snapshot import Folder
 from service.node import Node
 from service.store import Store, StoreOptions, StoreRefused
 from service.transports import chat, sse, websocket
@@ -104,23 +106,27 @@ async def _until_ready(node: Node) -> None:
         await asyncio.sleep(READY_LOOK_S)
 
 
-def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Starlette:
+def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0, numbers_in: str = "") -> Starlette:
     """The ASGI application of a node. Its lifespan runs the node; a node that fails ends the process.
 
-    Connections are taken when the node is ready, at the latest after `ready_wait_s`.
+    Connections are taken when the node is ready, at the latest after `ready_wait_s`. `numbers_in` is the folder of the
+    processes on this port, see `Scrapes`.
     """
+    scrapes = Scrapes(node, Folder(numbers_in) if numbers_in else None)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = app.state.running = asyncio.create_task(node.run(), name="node")
         running.add_done_callback(_end_with)
+        leaving = asyncio.create_task(scrapes.leave(), name="leave numbers")
         if ready_wait_s:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(_until_ready(node), ready_wait_s)
         yield
         running.remove_done_callback(_end_with)
         running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        leaving.cancel()
+        await asyncio.gather(running, leaving, return_exceptions=True)
         await node.store.close()
 
     app = Starlette(
@@ -132,6 +138,7 @@ def make_app(node: Node, settings: Settings, *, ready_wait_s: float = 0) -> Star
     app.router.redirect_slashes = False  # a redirect would carry the query, and with it who signs in, to any `Host`
     app.state.node = node
     app.state.settings = settings
+    app.state.scrapes = scrapes
     app.state.pages = Pages.of(openapi(HTTP_ROUTES), asyncapi())
     return app
 
@@ -268,10 +275,10 @@ async def _open_store(settings: Settings) -> Store:
     return store
 
 
-async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[str], None]) -> int:
+async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[str], None], numbers_in: str) -> int:
     store = await _open_store(settings)
     node = Node(store, settings)
-    app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0)
+    app = make_app(node, settings, ready_wait_s=READY_WAIT_S if sockets else 0, numbers_in=numbers_in)
     door = Door(
         Silent(
             settings.limits.silent, settings.head_timeout_s, min(CROWD * settings.limits.silent, _descriptors() // 2)
@@ -279,6 +286,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         Silent(settings.limits.connections, settings.idle_close_s, 0),
         settings.limits.head_bytes,
         server_context(settings),
+        node.numbers,
     )
     config = uvicorn.Config(
         SecurityHeaders(app),
@@ -310,11 +318,18 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
     return 1 if has_failed else 0
 
 
-def serve(settings: Settings, *, sockets: Sequence[socket] = (), tell: Callable[[str], None] = _nobody) -> int:
+def serve(
+    settings: Settings,
+    *,
+    sockets: Sequence[socket] = (),
+    tell: Callable[[str], None] = _nobody,
+    numbers_in: str = "",
+) -> int:
     """Runs a node until SIGTERM or SIGINT; returns the exit code. Raises `CannotStart`.
 
     It listens on `sockets` where they are given (bound, and it closes them), else on the settings' host and port.
     `tell` hears "serving" when connections are taken, and "ready" when the node has been ready for the first time.
+    `numbers_in` is the folder in which the processes of one port leave their numbers for each other.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, sockets, tell))
+        return runner.run(_serve(settings, sockets, tell, numbers_in))

@@ -33,6 +33,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "left out: the tests of the browser client, for want of playwright (pip install -e '.[dev]')"
         )
+    if shutil.which("promtool") is None:
+        terminalreporter.write_line(
+            "left out: the tests of alert rules, for want of promtool on the PATH (Debian: apt-get install prometheus)"
+        )
     if library() is None:
         terminalreporter.write_line(
             "left out: the tests that turn a clock, for want of libfaketime (Debian: apt-get install faketime)"

@@ -26,6 +26,7 @@ TAGS = {
     "admin": "What operators ask and do",
     "sse": "Listening: the wire as Server-Sent Events",
     "health": "Whether the node lives, and should get connections",
+    "metrics": "What the node counts, for Prometheus",
     "pages": "These documents, the client for browsers, and the demo page",
 }
 SIGN_IN: dict[str, Schema] = {
@@ -53,6 +54,11 @@ SIGN_IN: dict[str, Schema] = {
         "description": "In dev mode: who asks, believed as it is. With a server key: for whom it asks.",
     },
 }
+FOR_METRICS: Schema = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "What WAYPOST_METRICS_TOKEN says, where `/metrics` is not open.",
+}
 BY_COOKIE: Schema = {
     "type": "apiKey",
     "in": "cookie",
@@ -66,6 +72,8 @@ WAYS_IN: list[dict[str, list[str]]] = [
     {"token_in_query": []},
     {"user": []},
 ]
+WITH_COOKIE: list[dict[str, list[str]]] = [{"cookie": []}]
+MAYBE_METRICS: list[dict[str, list[str]]] = [{}, {"metrics": []}]  # without anything, or with that
 # What a success means; more is said by the summary and the schema.
 MEANINGS = {
     200: "As asked",
@@ -94,7 +102,7 @@ def openapi(routes: Iterable[Described]) -> Schema:
             }
             for route in routes
         },
-        "components": {"schemas": schemas, "securitySchemes": {**SIGN_IN, "cookie": BY_COOKIE}},
+        "components": {"schemas": schemas, "securitySchemes": {**SIGN_IN, "cookie": BY_COOKIE, "metrics": FOR_METRICS}},
     }
 
 
@@ -105,7 +113,7 @@ def _operation(route: Described, method: str, one: Operation, references: Mappin
         "operationId": f"{tag}_{getattr(one.handler, '__name__', '')}",
         "summary": summary,
         "tags": [tag],
-        "security": [] if one.is_open else [*WAYS_IN, *([{"cookie": []}] if one.takes_cookie else [])],
+        "security": _security(one),
         "parameters": [_parameter(parameter) for parameter in one.parameters],
         "responses": _responses(one, references),
     }
@@ -115,6 +123,12 @@ def _operation(route: Described, method: str, one: Operation, references: Mappin
         content = {"application/json": {"schema": references[one.body]}}
         told["requestBody"] = {"required": not one.is_body_optional, "content": content}
     return told
+
+
+def _security(one: Operation) -> list[dict[str, list[str]]]:
+    if one.is_open:
+        return MAYBE_METRICS if "unauthorised" in one.refuses else []
+    return WAYS_IN + WITH_COOKIE if one.takes_cookie else WAYS_IN
 
 
 def _words(route: Described, method: str, one: Operation) -> tuple[str, str]:

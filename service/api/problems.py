@@ -69,10 +69,19 @@ def refusal(problem: WaypostError, *, is_last: bool = False) -> Response:
     return kind(msgspec.json.encode(body), body.status, headers, "application/problem+json")
 
 
-def no_route(_request: Request, problem: Exception) -> Response:
+def count(request: Request, code: str) -> None:
+    """An error is told to who asks."""
+    node = getattr(request.app.state, "node", None)
+    if node is not None:
+        node.numbers.error(code)
+
+
+def no_route(request: Request, problem: Exception) -> Response:
     """What the router refuses: a path that nothing is at, or another method than its own."""
     is_method = isinstance(problem, HTTPException) and problem.status_code == 405
-    told = refusal(WaypostError("method_not_allowed" if is_method else "no_path"))
+    code = "method_not_allowed" if is_method else "no_path"
+    count(request, code)
+    told = refusal(WaypostError(code))
     if isinstance(problem, HTTPException) and problem.headers:
         told.headers.update(problem.headers)  # `allow`
     return told
@@ -85,9 +94,11 @@ def telling(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except WaypostError as problem:
+            count(request, problem.code)
             return refusal(problem, is_last=_has_more_to_come(request))
         except Exception as error:  # noqa: BLE001 - a bug: the client is told that it is ours
             log.error("request_failed", traceback=error)
+            count(request, "internal")
             return refusal(WaypostError("internal"), is_last=_has_more_to_come(request))
 
     return handle

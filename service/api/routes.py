@@ -3,7 +3,7 @@
 What comes with every sign-in, query, body and path is added by `operations.py`. `/openapi.json` is made from this.
 """
 
-from service.api import admin, groups, health, messages, pages, streams
+from service.api import admin, groups, health, messages, metrics, pages, streams
 from service.api.bodies import (
     Group,
     GroupSettings,
@@ -47,6 +47,7 @@ LOOKS_BACK = "bad_stream bad_anchor not_allowed no_group"
 ROUTES: list[Described] = [
     at("/livez", GET=does(health.livez, {200: Health}, is_open=True)),
     at("/readyz", GET=does(health.readyz, {200: Health, 503: Health}, is_open=True)),
+    at("/metrics", GET=does(metrics.scrape, {200: "text/plain"}, "unauthorised forbidden", is_open=True)),
     at("/openapi.json", GET=does(pages.openapi, {200: "application/json", 304: None}, is_open=True)),
     at("/asyncapi.json", GET=does(pages.asyncapi, {200: "application/json", 304: None}, is_open=True)),
     at("/docs", GET=does(pages.docs, {200: "text/html", 304: None}, is_open=True)),

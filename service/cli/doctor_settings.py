@@ -24,7 +24,7 @@ SECRET_BYTES, SECRET_BYTES_LEAST = 32, 16  # as long as the digest; below the se
 CERTIFICATE_DAYS = 14  # time to notice that nobody renews it
 REACH_S = 5.0
 # Of a settings file: whoever reads one of these signs in as anybody, or can look at everything.
-SECRET_SETTINGS = ("jwt_secrets", "ssl_keyfile_password", "token", "redis_url")
+SECRET_SETTINGS = ("jwt_secrets", "ssl_keyfile_password", "token", "metrics_token", "redis_url")
 
 
 def examine(settings: Settings, folder: "DataFolder", *, is_embedded: bool) -> list[Finding]:

@@ -14,6 +14,7 @@ from service.cli import ports, tls
 from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
 from service.config import Settings
 from service.log import Log
+from service.metrics.snapshot import OwnFolder
 from service.supervise import Child, ChildFailed, Supervisor
 
 log = Log("processes")
@@ -35,7 +36,9 @@ def run(settings: Settings, count: int) -> int:
 
 async def _run(settings: Settings, count: int) -> int:
     shares = ports.share(settings.host, settings.port, count)
-    nodes = [_Node(f"{settings.node}-{nth}", sockets) for nth, sockets in enumerate(shares, 1)]
+    # Whichever process a scrape of /metrics comes to, it answers for all of them.
+    numbers = OwnFolder()
+    nodes = [_Node(f"{settings.node}-{nth}", sockets, numbers.path) for nth, sockets in enumerate(shares, 1)]
     supervisor = Supervisor()
     try:
         await until_signal(supervisor, _start(settings, nodes, supervisor))
@@ -45,6 +48,7 @@ async def _run(settings: Settings, count: int) -> int:
         for one in itertools.chain(*shares):
             one.close()
         await supervisor.stop(together=True)
+        numbers.remove()
     return 0
 
 
@@ -66,8 +70,9 @@ async def _start(settings: Settings, nodes: list["_Node"], supervisor: Superviso
 class _Node:
     """One of the processes: its name, its sockets, and how far it has told us that its start has come."""
 
-    def __init__(self, name: str, sockets: list[socket]) -> None:
+    def __init__(self, name: str, sockets: list[socket], numbers_in: str) -> None:
         self.name = name
+        self._numbers_in = numbers_in
         self.serving = asyncio.Event()
         self.ready = asyncio.Event()
         self._sockets = sockets
@@ -79,7 +84,9 @@ class _Node:
         listen_on = ",".join(str(one.fileno()) for one in self._sockets)
         return Child(
             name=self.name,
-            command=command("serve", "--listen-on", listen_on, "--report-to", str(self._tell)),
+            command=command(
+                *("serve", "--listen-on", listen_on, "--report-to", str(self._tell), "--numbers-in", self._numbers_in)
+            ),
             # The same name over restarts: a restarted store waits for no dead node.
             environ=environ(WAYPOST_NODE=self.name, **tls.variables(settings)),
             fds=[*(one.fileno() for one in self._sockets), self._tell],

@@ -26,9 +26,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     tls.add_serving(parser)
     # Says in the list of processes which data folder's `up` the node belongs to; service/embedded.py looks for it.
     parser.add_argument("--started-by", metavar="DATA_DIR", help=argparse.SUPPRESS)
-    # What service/cli/processes.py gives its nodes: sockets to listen on, and where to tell how far the start is.
+    # What service/cli/processes.py gives its nodes: sockets to listen on, where to tell how far the start is, and
+    # where to leave numbers for each other.
     parser.add_argument("--listen-on", metavar="FD,FD", help=argparse.SUPPRESS)
     parser.add_argument("--report-to", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.add_argument("--numbers-in", metavar="FOLDER", default="", help=argparse.SUPPRESS)
     parser.set_defaults(run=run, is_serving=True)
 
 
@@ -66,6 +68,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             settings,
             sockets=[socket.socket(fileno=int(fd)) for fd in args.listen_on.split(",")],
             tell=lambda news: _report(args.report_to, news),
+            numbers_in=args.numbers_in,
         )
     except app.CannotStart as error:
         print(f"waypost: {error}", file=sys.stderr)

@@ -10,6 +10,8 @@ from service.config.settings import ANY_ADDRESS, ANY_ORIGIN, PREFIX, Settings, o
 from service.core.names import check_name
 from service.errors import WaypostError
 
+METRICS_TOKEN_BYTES_MIN = 16  # below it, somebody who may ask as often as they like would guess it
+
 
 def wrong_schedule(job: str, given: Mapping[str, Any]) -> list[str]:
     """What is wrong with a schedule as it was given."""
@@ -44,6 +46,10 @@ def contradictions(settings: Settings) -> list[str]:
         except WaypostError as error:
             wrong.append(f"{PREFIX}NODE: {error.detail}")
     wrong += _wrong_sign_in(settings)
+    if settings.metrics == "token" and not settings.metrics_token:
+        wrong.append(f"{PREFIX}METRICS: Expected {PREFIX}METRICS_TOKEN beside `token`: nobody could show it")
+    if settings.metrics_token and len(settings.metrics_token.encode()) < METRICS_TOKEN_BYTES_MIN:
+        wrong.append(f"{PREFIX}METRICS_TOKEN: Expected at least {METRICS_TOKEN_BYTES_MIN} characters")
     wrong += _wrong_proxies(settings)
     for small, large, why in (
         ("beat_s", "not_ready_s", "a node that beats would not be ready"),

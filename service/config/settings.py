@@ -220,6 +220,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Who comes on the `/chat/…` paths: nobody (`off`), whoever has a token for the user of the path (`token`), anybody
     # (`open`). Empty: `open` in dev mode, else `token`.
     chat: Literal["", "off", "token", "open"] = ""
+    # Who gets the numbers of `/metrics`: nobody (`off`), who asks on this machine (`local`), who shows `metrics_token`
+    # (`token`), anybody (`open`). Empty: `open` in dev mode, else `token` where one is set, else `local`.
+    metrics: Literal["", "off", "local", "token", "open"] = ""
+    # What Prometheus shows as a bearer token. Not kept in the store: numbers are wanted most while that is away.
+    metrics_token: str = ""
     # Pages of these origins may use this service from browsers, separated by commas; `*`: of any. Empty: its own alone.
     origins: str = ""
     # What `waypost send` and `waypost listen` sign in with: on a command line everybody on the machine could read it.
@@ -288,6 +293,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def chat_mode(self) -> Literal["off", "token", "open"]:
         """What `chat` comes to."""
         return self.chat or ("open" if self.dev else "token")
+
+    @property
+    def metrics_mode(self) -> Literal["off", "local", "token", "open"]:
+        """What `metrics` comes to."""
+        if self.metrics:
+            return self.metrics
+        return "open" if self.dev else "token" if self.metrics_token else "local"
 
     @property
     def origin_list(self) -> tuple[str, ...]:

@@ -50,6 +50,11 @@ class Attachments:
         self._wake = asyncio.Event()
         self._calls = asyncio.Lock()
 
+    @property
+    def count(self) -> int:
+        """On the registers of how many streams the mailbox is."""
+        return len(self._registered)
+
     def want(self, stream: str) -> None:
         """A connection follows the stream: be attached to it."""
         self._idle.pop(stream, None)
@@ -125,10 +130,10 @@ class Attachments:
             try:
                 await self._work()
             except MailboxGone:
-                self._node.reader.doubt("its mailbox is gone")
+                self._node.reader.doubt("its mailbox is gone", "lease")
             except WaypostError as problem:
                 self._node.out_of_reach(problem)
-                self._node.reader.doubt("an attach or detach was not answered")
+                self._node.reader.doubt("an attach or detach was not answered", "attach")
 
     async def _work(self) -> None:
         while self._wanted:

@@ -30,6 +30,8 @@ CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expe
 
 EncodeEntry = Callable[[str, Entry], bytes]
 
+_COUNTED = frozenset({frames.Error, frames.Live})  # frames that say something to operators, too
+
 
 def wants_all(_stream: str) -> bool:
     """What a client wants that is told of all its user's streams."""
@@ -38,6 +40,10 @@ def wants_all(_stream: str) -> bool:
 
 class Socket(Protocol):
     """What a connection needs of its transport. Nothing here waits."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What has been written and is not on its way yet."""
 
     def write(self, data: bytes) -> None:
         """Queues bytes that are ready for the wire."""
@@ -86,6 +92,7 @@ class Item:
 class Connection:
     """One client. `number` is unique within the node's life and names the connection in the origin of its sends."""
 
+    TRANSPORT: ClassVar[str] = "websocket"  # what it is counted as
     TELLS_ALIKE: ClassVar[bool] = True  # what a connection of this kind tells does not depend on whose it is
 
     __slots__ = (
@@ -176,6 +183,8 @@ class Connection:
         while True:
             written, commands = self.session.flush()
             for frame in written:
+                if type(frame) in _COUNTED:
+                    self._count(frame)
                 self.write(self.codec.frame(frame))
             for command in commands:
                 self._node.carry_out(self, command)
@@ -183,6 +192,12 @@ class Connection:
                 self.read_or_not()
             if not commands:  # which may have been answered at once
                 break
+
+    def _count(self, frame: ServerFrame) -> None:
+        if isinstance(frame, frames.Error):
+            self._node.numbers.error(frame.code)
+        elif isinstance(frame, frames.Live) and frame.stream is None:
+            self._node.numbers.caught_up_connections += 1
 
     def stored(self, number: int, message: Outgoing, outcome: Outcome, *, is_read: bool) -> None:
         """The call stored a send of this connection; `is_read`: its entry went into a mailbox that is read."""
@@ -218,10 +233,11 @@ class Connection:
         self.read_or_not()
         self._go_on()
 
-    def closed(self) -> None:
-        """The socket is gone. May be called twice."""
+    def closed(self, code: int | None = None) -> None:
+        """The socket is gone; `code` is with what we have closed it, None when we have not. May be called twice."""
         if not self.is_closed:
             self.is_closed = True
+            self._node.numbers.closed(code)
             self.out = None
             if self._catching_up is not None:
                 self._catching_up.cancel()
@@ -235,13 +251,13 @@ class Connection:
                 self.send(said)
         self._kept.clear()
         self.socket.close(code, reason)
-        self.closed()
+        self.closed(code)
 
     def break_off(self) -> None:
         """Ends a connection that cannot be served: it resumes when it comes back, from what it has."""
         self.out = None
         self.socket.close(CLOSE_INTERNAL, "internal")
-        self.closed()
+        self.closed(CLOSE_INTERNAL)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -271,6 +287,7 @@ class Connection:
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
         if self.wants(item.arrival.stream):
+            self._node.numbers.pushed += 1
             self.write(item.ready(self.encode_entry))
 
     def push_own(self, item: Item) -> None:
@@ -370,6 +387,10 @@ class Connection:
                 parts.append(item.ready(encode))
         return b"".join(parts)
 
+    def heard_of(self, stream: str, laid: tuple[Entry | Gap, ...]) -> int:
+        """How many entries of a page are written to it."""
+        return sum(isinstance(part, Entry) for part in laid) if self.wants(stream) else 0
+
     @staticmethod
     def item_of(stream: str, entry: Entry, items: dict[EntryId, Item]) -> Item:
         """The entry of a page among the `items` that all share who share the page."""
@@ -415,6 +436,7 @@ class Connection:
 class DeafConnection(Connection):
     """A connection of the old protocol, in which nobody hears what they said themselves."""
 
+    TRANSPORT = "chat"
     TELLS_ALIKE = False
 
     __slots__ = ()
@@ -422,11 +444,17 @@ class DeafConnection(Connection):
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
         if self.wants(item.arrival.stream):
-            self.write(item.ready(self.encode_entry) if self.hears(item.arrival.entry) else b"")
+            if is_heard := self.hears(item.arrival.entry):
+                self._node.numbers.pushed += 1
+            self.write(item.ready(self.encode_entry) if is_heard else b"")
 
     def hears(self, entry: Entry) -> bool:
         """Whether the protocol tells this connection of such an entry."""
         return entry.sender != self.user
+
+    def heard_of(self, stream: str, laid: tuple[Entry | Gap, ...]) -> int:
+        """How many entries of a page are written to it."""
+        return sum(isinstance(part, Entry) and self.hears(part) for part in laid) if self.wants(stream) else 0
 
 
 def gap_frame(stream: str, gap: Gap) -> frames.Gap:

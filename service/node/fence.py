@@ -50,6 +50,7 @@ class Fence:
         `was_rolled_back`: a head was seen below its position, so the ids are told although the server is the same.
         """
         if self._open.is_set():
+            self._node.numbers.store_doubts += 1
             self._node.log.warning("store_doubted", detail=why)
         self.reason = why
         if was_rolled_back:

@@ -70,6 +70,7 @@ async def find_return(node: "Node", user: str, device: str, bookmark: str) -> Re
 class MarkedConnection(Connection):
     """A connection with bookmarks. Nothing is ever sent on it."""
 
+    TRANSPORT = "sse"
     TELLS_ALIKE = False
 
     __slots__ = ("_epoch", "_is_full", "_kept_at", "_mark", "_renewing", "bookmark", "returned")
@@ -105,6 +106,7 @@ class MarkedConnection(Connection):
     def push(self, item: Item) -> None:
         """An entry of a stream that this connection is live on."""
         arrival = item.arrival
+        self._node.numbers.pushed += 1
         self.write(self._marked(arrival.stream, arrival.entry.id) + item.ready(self.encode_entry))
         self._look()
 
@@ -142,9 +144,9 @@ class MarkedConnection(Connection):
         self.bookmark.at = dict(starts)
         await self._keep_base(origin=self.returned.base, forget=self.returned.spent)
 
-    def closed(self) -> None:
-        """The socket is gone. May be called twice."""
-        super().closed()
+    def closed(self, code: int | None = None) -> None:
+        """The socket is gone, see `Connection.closed`. May be called twice."""
+        super().closed(code)
         if self._renewing is not None:
             self._renewing.cancel()
 

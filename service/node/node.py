@@ -20,11 +20,13 @@ from service.core.names import EntryId, follows, parse_stream, user_stream
 from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
 from service.log import Log
+from service.metrics import Numbers
 from service.node.attach import Attachments
 from service.node.calls import Calls
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket, wants_all
 from service.node.fence import Fence
+from service.node.gauges import Gauges
 from service.node.groups import Groups
 from service.node.history import Histories
 from service.node.lease import Presence
@@ -49,10 +51,12 @@ class Node:
         self.store = store
         self.settings = settings
         self.log = Log("node")
+        self.numbers = Numbers()
         self.delivery: Delivery[Connection] = Delivery()
         self.connections: dict[int, Connection] = {}
         self.nodes_alive = 1
         self.is_draining = False
+        self.draining_since = 0.0  # monotonic
         self.fence = Fence(self, store)
         self.reader = Reader(self, store, settings)
         # A node that starts again under its name must not begin with tokens lower than those of its late calls.
@@ -60,7 +64,7 @@ class Node:
         self.sends = Sends(self, store, settings)
         self.pages = Pages(self, store, settings.limits)
         self.tails = Tails(settings.limits)
-        self.turn = Turn(self.log)
+        self.turn = Turn(self.log, self._poured)
         self.commits = Commits(self, store, settings)
         self.memberships = Memberships(self, store, settings.limits)
         self.histories = Histories(self, store, settings.limits)
@@ -68,12 +72,14 @@ class Node:
         self.groups = Groups(self, store, self.calls)
         self.openings = Openings(self, store, settings)
         self.sign_ins = SignIns(self, store, settings)
-        self.rates = Rates(settings.limits)
+        self.rates = Rates(settings.limits, self.numbers)
         self.presence = Presence(self, store, settings)
+        self.gauges = Gauges(self, store, settings)
         self._users: dict[str, set[Connection]] = {}
         self._numbers = 0
         self._stalled: list[Connection] = []
         self._is_dispatching = False
+        self._written: dict[int, int] = {}  # ms of entries that were written in this turn → to how many connections
         self._tasks: set[asyncio.Task[None]] = set()
         self._session_limits = commands.Limits(
             body_bytes=settings.limits.body_bytes,
@@ -93,7 +99,15 @@ class Node:
         """Everything that goes on in the background, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for task in (self.fence, self.reader, self.attachments, self.sends, self.commits, self.presence):
+                for task in (
+                    self.fence,
+                    self.reader,
+                    self.attachments,
+                    self.sends,
+                    self.commits,
+                    self.presence,
+                    self.gauges,
+                ):
                     group.create_task(task.run(), name=type(task).__name__)
         finally:
             for spawned in list(self._tasks):
@@ -114,6 +128,7 @@ class Node:
     async def drain(self) -> None:
         """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
         self.is_draining = True
+        self.draining_since = time.monotonic()
         for connection in list(self.connections.values()):
             connection.read_or_not()
         await self.sends.finish()
@@ -150,6 +165,7 @@ class Node:
         """The store has another epoch: what this node knows of streams is void. Clients come back with their
         offsets.
         """
+        self.numbers.epoch_changes += 1
         self.log.warning("epoch_changed", epoch=self.store.epoch, connections=len(self.connections))
         for connection in list(self.connections.values()):
             connection.session.not_opened(Unavailable("the store has a new epoch"))
@@ -158,7 +174,7 @@ class Node:
         self.sends.forget_answered()
         self.commits.forget()
         self.reader.forget_notices()
-        self.reader.doubt("another history")
+        self.reader.doubt("another history", "history")
 
     def known_ids(self) -> dict[str, EntryId]:
         """Per stream the highest id that this node knows to be given out: dispatched, or answered lately."""
@@ -232,13 +248,15 @@ class Node:
             sends=self.rates.for_sends(),
         )
         self.connections[connection.number] = connection
+        self.numbers.connections[connection.TRANSPORT] += 1
         self._users.setdefault(principal.user, set()).add(connection)
         self.sign_ins.watch(connection)
         return connection
 
     def disconnected(self, connection: Connection) -> None:
         """The socket is gone."""
-        self.connections.pop(connection.number, None)
+        if self.connections.pop(connection.number, None) is not None:
+            self.numbers.connections[connection.TRANSPORT] -= 1
         self.histories.forget(connection)
         self.sign_ins.forget(connection)
         others = self._users.get(connection.user)
@@ -274,6 +292,8 @@ class Node:
             return  # something before it was refused: it must not overtake that
         wait_s = 0.0 if connection.sends is None else connection.sends.take(time.monotonic())
         if wait_s:
+            self.numbers.too_fast("connection_sends")
+            self.numbers.refused_send("rate_limited")
             connection.session.failed(command.number, too_fast("messages from this connection", wait_s))
         else:
             self.sends.put(connection, command)
@@ -431,13 +451,17 @@ class Node:
         before: bytes | None = None
         joined = b""
         broken = []
+        numbers, live = self.numbers, list(track.live)
+        pushed, asked = numbers.pushed, 0
         self._is_dispatching = True
-        for connection in list(track.live):
+        for connection in live:
             try:
                 spelling = connection.spelling
                 if connection is origin:
+                    asked += 1
                     connection.push_own(item)
                 elif spelling is None:
+                    asked += 1
                     connection.push(item)
                 else:
                     if spelling is not encode:
@@ -458,5 +482,16 @@ class Node:
                 self.log.error("push_failed", traceback=error, connection=connection.number, stream=track.stream)
                 broken.append(connection)
         self._is_dispatching = False
+        numbers.pushed += len(live) - asked  # those that were asked have counted themselves
+        ms = item.arrival.entry.id.ms
+        self._written[ms] = self._written.get(ms, 0) + numbers.pushed - pushed
         for connection in broken:
             connection.break_off()
+
+    def _poured(self) -> None:
+        """What a turn has brought is written: how long that took since it was stored, by the store's clock."""
+        written, self._written = self._written, {}
+        now_ms = self.store.reckoned_ms() if written else None
+        if now_ms is not None:
+            for ms, times in written.items():
+                self.numbers.written_s.observe(max(0.0, now_ms - ms) / 1000, times)

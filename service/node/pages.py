@@ -31,13 +31,14 @@ class Reading:
     `position` is the stream's when the page was asked for: a head below it was rolled back since.
     """
 
-    __slots__ = ("_common", "_ready", "items", "page", "position")
+    __slots__ = ("_common", "_entries", "_ready", "items", "page", "position")
 
     def __init__(self, page: Page, position: EntryId) -> None:
         self.page = page
         self.position = position
         self.items: dict[EntryId, Item] = {}
         self._common: Layout | None = None  # for all to whom the whole page belongs
+        self._entries = 0  # of that layout
         self._ready: dict[EncodeEntry, bytes] = {}  # that layout as the connections' protocols spell it
 
     def lay_out(self, user: str, resume: EntryId) -> Layout:
@@ -48,17 +49,19 @@ class Reading:
             self._common = lay_out(self.page, user, resume)
         return self._common
 
-    def give(self, connection: Connection, layout: Layout) -> None:
-        """Writes to the connection what the page brought."""
+    def give(self, connection: Connection, layout: Layout) -> int:
+        """Writes to the connection what the page brought; returns how many entries."""
         if layout is not self._common or not connection.TELLS_ALIKE:
             connection.deliver(self.page.stream, layout.items, self.items)
-            return
+            return connection.heard_of(self.page.stream, layout.items)
         ready = self._ready.get(connection.encode_entry)
         if ready is None:
             ready = connection.spell(self.page.stream, layout.items, self.items)
+            self._entries = connection.heard_of(self.page.stream, layout.items)
             self._ready[connection.encode_entry] = ready
         if layout.items:
             connection.write(ready)
+        return self._entries
 
 
 class _Read:
@@ -109,10 +112,10 @@ class Pages:
         due = connection.session.due(stream)
         if due is not None:
             layout = up_to(layout, due, connection.user)
-        reading.give(connection, layout)
+        numbers = self._node.numbers
+        numbers.paged += reading.give(connection, layout)
         self._pass_hints(connection, stream, layout.items)
-        if any(isinstance(item, Gap) and item.missed is None for item in layout.items):
-            connection.session.restarted(stream, layout.upto)
+        self._tell_gaps(connection, stream, layout)
         has_caught_up = track.page(cursor, layout.upto, page.head)
         connection.session.passed_on(stream)
         connection.flush()
@@ -125,10 +128,20 @@ class Pages:
             track.fall_behind(connection)  # live again when it has drained
             connection.read_on(stream)
         elif has_caught_up:
+            numbers.caught_up_streams += 1
             connection.session.caught_up(stream)
             connection.flush()
         else:
             connection.read_on(stream)
+
+    def _tell_gaps(self, connection: Connection, stream: str, layout: Layout) -> None:
+        """What was written to the connection of gaps is counted, and after one of another history so is its offset."""
+        for item in layout.items:
+            if isinstance(item, Gap):
+                if connection.wants(stream):
+                    self._node.numbers.gap(item.causes[-1].kind, item.missed)
+                if item.missed is None:
+                    connection.session.restarted(stream, layout.upto)
 
     def _feed_tail(self, connection: Connection, cursor: Cursor[Connection]) -> bool:
         """Gives what was dispatched since the page was read, if it is all at hand; returns whether it caught up."""
@@ -138,8 +151,11 @@ class Pages:
         )
         if items is None or any(_ends_membership(item, connection.user) for item in items):
             return False
+        numbers = self._node.numbers
+        pushed = numbers.pushed
         for item in items:
             connection.push(item)
+        numbers.pushed, numbers.paged = pushed, numbers.paged + numbers.pushed - pushed  # it is no less late for that
         newest = items[-1].arrival.entry.id
         return track.page(cursor, newest, newest)
 

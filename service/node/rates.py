@@ -6,6 +6,7 @@ from typing import Literal
 from service.config import Limits
 from service.core.bucket import Bucket
 from service.errors import WaypostError
+from service.metrics import Numbers
 
 Kind = Literal["joins", "histories", "requests"]
 
@@ -17,7 +18,8 @@ SWEEP_AT_LEAST = 1000  # buckets; fewer are not worth looking through
 class Rates:
     """The buckets of a node: one for each user and kind of request, made when needed and forgotten when full again."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, numbers: Numbers) -> None:
+        self._numbers = numbers
         self._sends = limits.connection_sends_per_s, limits.connection_sends_burst
         self._of: dict[Kind, tuple[float, int]] = {
             "joins": (limits.user_joins_per_s, limits.user_joins_burst),
@@ -45,6 +47,7 @@ class Rates:
             bucket = self._buckets[kind, user] = Bucket(rate, burst, now)
         wait_s = bucket.take(now)
         if wait_s:
+            self._numbers.too_fast(kind)
             raise too_fast(kind, wait_s)
 
     def give_back(self, kind: Kind, user: str) -> None:

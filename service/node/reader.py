@@ -19,6 +19,7 @@ import msgspec
 from service.config import Settings
 from service.core.entries import Arrival
 from service.errors import WaypostError
+from service.metrics import DoubtKind
 from service.store import Beat, MailboxReader, Store
 from service.store.mailbox import Received
 
@@ -42,7 +43,11 @@ def tombstone(arrival: Arrival) -> Arrival:
 
 
 class Doubt(Exception):
-    """Why the mailbox is not believed any more."""
+    """Why the mailbox is not believed any more: in words for people, and of which kind that is."""
+
+    def __init__(self, why: str, kind: DoubtKind) -> None:
+        super().__init__(why)
+        self.kind: DoubtKind = kind
 
 
 class Reader:
@@ -58,11 +63,11 @@ class Reader:
         self._notices_after = ""  # the id of the last notice that was read, "" before the node knows where to begin
         self.last_seen = 0.0  # monotonic time of the last beat that came back
         self.position = 0  # the number of the last entry of the mailbox that was read
-        self.lag_entries = 0  # how many lay between the position and the last beat that came back, when it was sent
-        self._lag_s = 0.0  # and how long it took to come back
-        self._positions: dict[int, int] = {}  # where the reader was when a beat was sent
+        self.lag_entries = 0  # of the mailbox, before the last beat that came back, and not read when it was sent
+        self._lag_s = 0.0  # how long that beat took
+        self._sent_at: dict[int, tuple[float, int]] = {}  # beats on their way: when they were sent, and what was read
         self._sound = asyncio.Event()
-        self._doubt = ""
+        self._doubt: Doubt | None = None
         self._has_left = False
 
     @property
@@ -75,13 +80,6 @@ class Reader:
         """Whether every notice from now on will be heard, however long the mailbox is in doubt meanwhile."""
         return self._notices_after != ""
 
-    def lag_s(self, now: float) -> float:
-        """How long entries lie in the mailbox before they are read: by the last beat, and by one that should be back.
-
-        `now` is monotonic time.
-        """
-        return max(self._lag_s, now - self.last_seen - 2 * self._beat_s) if self.last_seen else 0.0
-
     def forget_notices(self) -> None:
         """Another history: ids of notices mean nothing in it."""
         self._notices_after = ""
@@ -90,9 +88,16 @@ class Reader:
         """Returns once the mailbox is believed."""
         await self._sound.wait()
 
-    def doubt(self, why: str) -> None:
+    def lag_s(self, now: float) -> float:
+        """How long what is put into the mailbox takes to come out of it, as far as beats can tell. `now`: monotonic."""
+        waiting = [now - sent for sent, _ in self._sent_at.values()]
+        if not self.is_sound and self.last_seen:  # nothing comes out of it
+            waiting.append(now - self.last_seen)
+        return max((self._lag_s, *waiting))
+
+    def doubt(self, why: str, kind: DoubtKind) -> None:
         """Somebody else noticed that the mailbox cannot be believed: the reader makes a new one at its next turn."""
-        self._doubt = self._doubt or why
+        self._doubt = self._doubt or Doubt(why, kind)
 
     async def leave(self) -> None:
         """The node ends, and nobody is connected any more: nothing is to be put into its mailbox from now on."""
@@ -109,12 +114,15 @@ class Reader:
                     await self._begin()
                     await self._read(mailboxes, self.mailbox)
                 except Doubt as doubt:
+                    self._node.numbers.doubt(doubt.kind)
                     self._node.log.warning("mailbox_doubted", detail=str(doubt), mailbox=self.mailbox)
                 except WaypostError as problem:
+                    self._node.numbers.doubt("call")
                     self._node.log.warning("mailbox_doubted", detail=problem.detail, mailbox=self.mailbox)
                     self._node.out_of_reach(problem)
                     await asyncio.sleep(RETRY_S)
                 self._sound.clear()
+                self._sent_at = {}
                 self._node.spawn(self._drop(self.mailbox))
                 self.mailbox = ""
                 await mailboxes.close()  # it may lead to a server that is no longer the store's
@@ -123,14 +131,14 @@ class Reader:
 
     async def _begin(self) -> None:
         """A new mailbox with all streams attached to it."""
-        self._doubt = ""
+        self._doubt = None
         if not self._notices_after:
             self._notices_after = await self._store.last_notice()
         await self._node.sign_ins.look_at_keys_again()
         mailbox = self.mailbox = await self._store.create_mailbox(self._node.name)
         if await self._node.attachments.attach_all(mailbox):
             self._node.fence.trip("a stream is shorter than it was", was_rolled_back=True)
-            raise Doubt("a stream is shorter than it was")
+            raise Doubt("a stream is shorter than it was", "history")
         self.last_seen = time.monotonic()
         self._sound.set()
         self._node.log.info("mailbox_attached", mailbox=mailbox, count=len(self._node.delivery.tracks))
@@ -139,13 +147,12 @@ class Reader:
         """Reads one mailbox until it is in doubt."""
         last = 0  # the mailbox' own ids are dense
         beat_at = time.monotonic()
-        sent_at: dict[int, float] = {}
-        self.position, self._positions = 0, {}
+        self.position = 0
+        sent_at = self._sent_at = {}
         while True:
             now = time.monotonic()
             if now >= beat_at:
-                sent_at[self.next_beat] = now
-                self._positions[self.next_beat] = last
+                sent_at[self.next_beat] = now, last
                 await self._renew(mailboxes, mailbox, last)
                 beat_at = now + self._beat_s
             block_ms = max(1, int((beat_at - time.monotonic()) * 1000))
@@ -160,31 +167,38 @@ class Reader:
             redacted = redacted_in(what for _, what in read.entries)
             if redacted:
                 beat_at = time.monotonic()  # the next lease takes what was read out of the mailbox, bodies too
-            last = self.position = self._take(read.entries, last, sent_at, redacted)
-            if sent_at and time.monotonic() - min(sent_at.values()) > 2 * self._beat_s:
-                raise Doubt("a beat did not come back within two periods")
+            last = self.position = self._take(read.entries, last, redacted)
+            if sent_at and time.monotonic() - min(sent_at.values())[0] > 2 * self._beat_s:
+                raise Doubt("a beat did not come back within two periods", "beat")
             if self._doubt:
-                raise Doubt(self._doubt)
+                raise self._doubt
 
-    def _take(self, received: Received, last: int, sent_at: dict[int, float], redacted: set[tuple[str, str]]) -> int:
+    def _take(self, received: Received, last: int, redacted: set[tuple[str, str]]) -> int:
         """What was read goes to the connections; returns the number of the last entry. Raises `Doubt`."""
         with self._node.turn.opened():
             for number, what in received:
                 if number != last + 1:
-                    raise Doubt(f"entries {last + 1} to {number - 1} are missing")
+                    raise Doubt(f"entries {last + 1} to {number - 1} are missing", "hole")
                 last = number
                 if isinstance(what, list):
                     for arrival in what:
                         is_redacted = bool(redacted) and (arrival.stream, str(arrival.entry.id)) in redacted
                         self._node.dispatch(tombstone(arrival) if is_redacted else arrival)
                 elif isinstance(what, Beat):
-                    self.last_seen = time.monotonic()
-                    self._lag_s = self.last_seen - sent_at.pop(what.number, self.last_seen)
-                    self.lag_entries = number - 1 - self._positions.pop(what.number, number - 1)
+                    self._beaten(what, number)
                     self._node.attachments.verify(what.number)
                 else:
-                    raise Doubt(f"entry {number} cannot be read")
+                    raise Doubt(f"entry {number} cannot be read", "unreadable")
         return last
+
+    def _beaten(self, beat: Beat, number: int) -> None:
+        """A beat came back, as this entry of the mailbox."""
+        self.last_seen = time.monotonic()
+        sent = self._sent_at.pop(beat.number, None)
+        if sent is not None:
+            sent_at, read = sent
+            self._lag_s = self.last_seen - sent_at
+            self.lag_entries = number - 1 - read
 
     async def _renew(self, mailboxes: MailboxReader, mailbox: str, last: int) -> None:
         """Renews the lease with a beat, trims what was read, and looks which server and which history answers."""
@@ -192,11 +206,11 @@ class Reader:
         self.next_beat += 1
         lease = await mailboxes.lease(mailbox, beat, last, self._ttl_ms)
         if lease is None:
-            raise Doubt("its lease is gone")
+            raise Doubt("its lease is gone", "lease")
         servers = {lease.run, lease.server_run, self._node.fence.server_run}
         if len(servers) > 1 or lease.epoch != self._store.epoch:
             self._node.fence.trip("another server, or another history")
-            raise Doubt("another server, or another history")
+            raise Doubt("another server, or another history", "server")
 
     async def _drop(self, mailbox: str) -> None:
         if mailbox:

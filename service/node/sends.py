@@ -66,6 +66,7 @@ class _Waiting(msgspec.Struct, frozen=True):
     asker: Asker
     number: int
     message: Outgoing
+    since: float  # monotonic
 
 
 class Sends:
@@ -96,6 +97,7 @@ class Sends:
             if not self._refused:
                 asyncio.get_running_loop().call_soon(self._refused.clear)
             self._refused.add(connection)
+            self._node.numbers.refused_send("unavailable")
             session.failed(command.number, Unavailable("too many sends wait on this node"))
             return
         message = Outgoing(
@@ -109,7 +111,7 @@ class Sends:
             key=command.key,
             is_system=bool(connection.principal.key),
         )
-        self._queue_up(_Waiting(connection, command.number, message))
+        self._queue_up(_Waiting(connection, command.number, message, time.monotonic()))
 
     async def post(
         self, sender: str, to: str, body: bytes, key: str | None, *, is_system: bool
@@ -119,11 +121,12 @@ class Sends:
         `is_system`: a server key sends it. Raises the code of a refusal, `unavailable` and `uncertain`.
         """
         if not self._node.fence.is_open or self._is_full(len(body)):
+            self._node.numbers.refused_send("unavailable")
             raise Unavailable
         mid = key or self._new_mid()
         message = Outgoing(_kind_of(to), sender, to, mid, body, device="", origin=None, key=key, is_system=is_system)
         posted = Posted()
-        self._queue_up(_Waiting(posted, 0, message))
+        self._queue_up(_Waiting(posted, 0, message, time.monotonic()))
         return message, await posted.outcome
 
     def _is_full(self, size: int) -> bool:
@@ -131,6 +134,11 @@ class Sends:
             len(self._queue) >= self._limits.node_unanswered_sends
             or self._bytes + size > self._limits.node_unanswered_bytes
         )
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many messages wait for a call, and how many bytes their bodies are."""
+        return len(self._queue), self._bytes
 
     def _new_mid(self) -> str:
         self._mids += 1
@@ -153,7 +161,8 @@ class Sends:
                 if self._node.fence.is_open:
                     await self._hand_over(self._take())
                 else:  # nobody is to wait for a store that does not answer
-                    self._fail(list(self._queue), Unavailable())
+                    waiting, self._queue, self._bytes = list(self._queue), deque(), 0
+                    self._fail(waiting, Unavailable())
             self._idle.set()
 
     async def finish(self) -> None:
@@ -189,7 +198,8 @@ class Sends:
         return batch
 
     async def _hand_over(self, batch: list[_Waiting]) -> None:
-        mailbox = self._node.reader.mailbox
+        mailbox, numbers = self._node.reader.mailbox, self._node.numbers
+        numbers.batches.observe(len(batch))
         try:
             outcomes = await self._store.publish([waiting.message for waiting in batch], mailbox)
         except WaypostError as problem:
@@ -205,17 +215,28 @@ class Sends:
         # it.
         is_read = bool(mailbox) and mailbox == self._node.reader.mailbox
         limited = set()
+        now, observe, duplicates, refused = time.monotonic(), numbers.stored_s.observe, 0, 0
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if outcome.code is None:
+                if outcome.is_duplicate:
+                    duplicates += 1
+                else:
+                    observe(now - waiting.since)
                 waiting.asker.stored(waiting.number, waiting.message, outcome, is_read=is_read)
                 continue
+            refused += 1
+            numbers.refused_send(outcome.code)
             if outcome.code == "rate_limited":
+                numbers.too_fast("user_sends")
                 limited.add(waiting.asker)
                 waiting.asker.failed(waiting.number, too_fast("messages of this user", outcome.retry_after or 0.0))
             else:
                 waiting.asker.failed(waiting.number, WaypostError(outcome.code))
+        numbers.sends["stored"] += len(batch) - duplicates - refused
+        numbers.sends["duplicate"] += duplicates
         if limited:  # what they sent after it must not overtake it
-            self._take_back(limited)
+            for _ in self._take_back(limited):
+                numbers.refused_send("rate_limited")
         for asker in {waiting.asker for waiting in batch}:
             asker.flush()
 
@@ -223,8 +244,10 @@ class Sends:
         """The call failed: so does what the same connections have waiting."""
         failed = {waiting.asker for waiting in batch}
         for waiting in batch:
+            self._node.numbers.refused_send(problem.code)
             waiting.asker.failed(waiting.number, problem.for_client())
         for waiting in self._take_back(failed):
+            self._node.numbers.refused_send("unavailable")
             waiting.asker.failed(waiting.number, Unavailable("what was sent before it failed"))
         for asker in failed:
             asker.flush()

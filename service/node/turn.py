@@ -5,7 +5,7 @@ Nothing waits for a timer: a turn ends with what the look has brought. What is c
 grown to PIECE_BYTES is written before more is added, and sockets that do not take it are noticed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,13 @@ PIECE_BYTES = 8192
 
 
 class Turn:
-    """The turn of a node. `connections` are those with something in `out`, once each."""
+    """The turn of a node. `connections` are those with something in `out`, once each. `poured` is called at the end."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, poured: Callable[[], None]) -> None:
         self.is_open = False
         self.connections: list[Connection] = []
         self._log = log
+        self._poured = poured
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -36,6 +37,7 @@ class Turn:
         finally:
             self.is_open = False
             self.pour()
+            self._poured()
 
     def add(self, connection: "Connection", data: bytes) -> None:
         """The connection writes this, after what is in its `out`. `Node._push` does the same for many."""

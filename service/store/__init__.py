@@ -21,6 +21,7 @@ from service.core.entries import Durability, Page, Stretch
 from service.core.history import Past, Question
 from service.core.names import EntryId
 from service.core.retention import Cut, Hold
+from service.metrics import StoreCalls
 from service.store import bookmarks, devices, groups, history, nodes, retention, streams
 from service.store.connection import Link
 from service.store.context import Context
@@ -143,6 +144,15 @@ class Store(ForJobs, ForOperators, ForInspection):
     def durability(self) -> Durability:
         """What a successful write is on this server: `fsynced` only where every write is on disk before its answer."""
         return self._context.durability
+
+    @property
+    def call_numbers(self) -> StoreCalls:
+        """How many calls this process has made, how they ended, and how long they took."""
+        return self._context.link.calls
+
+    def reckoned_ms(self) -> float | None:
+        """What the server's clock says now, for measuring; None before `check_server`. Asks nobody."""
+        return self._context.clock.now_ms()
 
     async def check_server(self) -> None:
         """Read what this server is and whether it may be used: policy, version, schema, epoch, durability.

@@ -6,6 +6,7 @@ its connections and parsers alone, with a small pool of its own.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,11 +28,16 @@ from redis.exceptions import (
 )
 
 from service.errors import Reset, Unavailable, Uncertain, WaypostError
+from service.metrics import StoreCalls
 from service.store.records import StoreOptions, StoreRefused
 
 # Refusals that come before a command is carried out, whatever it is.
 _REFUSALS = (AuthenticationError, BusyLoadingError, ClusterDownError, MasterDownError, NoPermissionError, ReadOnlyError)
 _REFUSAL_WORDS = ("NOREPLICAS", "BUSY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "READONLY")
+
+PLAIN = "plain"  # as what commands are counted that call no function
+# What functions answer first; whatever else it is says why they did nothing.
+_STATUSES = {b"ok": "ok", b"fenced": "fenced", b"reset": "reset"}
 
 Command: TypeAlias = Sequence[str | bytes | int]
 Reply: TypeAlias = Any  # nested lists of bytes and ints, None, or a RedisError; the modules beside make records of it
@@ -50,6 +56,25 @@ def reply_error(error: RedisError, *, is_write: bool) -> WaypostError:
     if is_write:
         return Uncertain(f"the server answered an error: {text[:200]}", has_answered=True)
     return WaypostError("internal", f"the server answered an error: {text[:200]}")
+
+
+def name_of(command: Command) -> str:
+    """What a call is counted as: the function that it calls, `plain` for any other command."""
+    if command[0] in ("FCALL", "FCALL_RO"):
+        return str(command[1]).rpartition("_v")[0]
+    return PLAIN
+
+
+def outcome_of(function: str, reply: Reply, *, is_write: bool) -> str:
+    """What a reply is counted as. An error that a plain command is answered may be what the caller wants to know."""
+    if isinstance(reply, RedisError):
+        problem = reply_error(reply, is_write=is_write)
+        if function == PLAIN and problem.code in ("uncertain", "internal"):
+            return "refused"
+        return "reset" if isinstance(problem, Reset) else problem.code
+    if function == PLAIN:
+        return "ok"
+    return _STATUSES.get(reply[0], "refused")
 
 
 class Wire:
@@ -153,6 +178,7 @@ class Link:
                 "not the URL of a store: redis://, rediss:// or unix://, with what redis-py takes behind `?`"
             ) from None
         self._options = options
+        self.calls = StoreCalls()
         self._idle: list[Wire] = []
         self._generation = 0
         self._free = asyncio.Semaphore(options.connections_max)
@@ -172,6 +198,17 @@ class Link:
 
     async def pipeline(self, commands: Sequence[Command], *, is_write: bool, wait_s: float = 0.0) -> list[Reply]:
         """Several commands on one connection in one round trip; error replies come back as objects."""
+        function, begun = name_of(commands[0]), time.monotonic()
+        try:
+            replies = await self._pipeline(commands, is_write=is_write, wait_s=wait_s)
+        except WaypostError as problem:
+            self.calls.count(function, problem.code, time.monotonic() - begun)
+            raise
+        outcome = outcome_of(function, replies[0], is_write=is_write)
+        self.calls.count(function, outcome, time.monotonic() - begun)
+        return replies
+
+    async def _pipeline(self, commands: Sequence[Command], *, is_write: bool, wait_s: float) -> list[Reply]:
         if self._is_closed:
             raise Unavailable("the store was closed")
         await self._wait_for_a_free_one()

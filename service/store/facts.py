@@ -30,6 +30,12 @@ def _facts(fields: list[bytes]) -> dict[str, str]:
     return dict(zip(texts[0::2], texts[1::2], strict=True))
 
 
+async def memory(context: Context) -> tuple[int, int]:
+    """See `Store.memory`."""
+    info = decode.server_info(await context.link.call("INFO", "memory", is_write=False))
+    return int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+
+
 async def stream_facts(context: Context, stream: str) -> StreamFacts:
     """See `Store.stream_facts`."""
     return told(stream, await context.link.pipeline(reads(context.layout, stream), is_write=False))

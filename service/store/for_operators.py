@@ -47,6 +47,10 @@ class ForOperators:
 
     # Looks: none of them writes
 
+    async def memory(self) -> tuple[int, int]:
+        """How many bytes the server uses, and may use (0: as many as there are)."""
+        return await facts.memory(self._context)
+
     async def node_facts(self) -> list[NodeFacts]:
         """All nodes on the list, by name, those included that have been silent for a while."""
         return await facts.node_facts(self._context)

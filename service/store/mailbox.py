@@ -1,13 +1,15 @@
 """Reading a node's mailbox, on a connection of its own: a blocking read must not hold up anybody else."""
 
 import asyncio
+import time
 from typing import NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError
 
 from service.core.entries import Arrival
+from service.errors import WaypostError
 from service.store import decode, keys
-from service.store.connection import Command, Reply, reply_error
+from service.store.connection import Command, Reply, name_of, outcome_of, reply_error
 from service.store.context import Context, answer, command
 from service.store.records import Beat, Lease, MailboxGone, Notice
 
@@ -76,8 +78,16 @@ class MailboxReader:
         await self._wire.close()
 
     async def _call(self, call: Command, *, is_write: bool, wait_s: float = 0.0) -> Reply:
-        async with self._turn:
-            [reply] = await self._wire.exchange([call], is_write=is_write, wait_s=wait_s)
+        calls, begun = self._context.link.calls, time.monotonic()
+        try:
+            async with self._turn:
+                [reply] = await self._wire.exchange([call], is_write=is_write, wait_s=wait_s)
+        except WaypostError as problem:
+            calls.count(name_of(call), problem.code, time.monotonic() - begun)
+            raise
+        if is_write:  # a read waits for what comes, and how long says nothing
+            function = name_of(call)
+            calls.count(function, outcome_of(function, reply, is_write=True), time.monotonic() - begun)
         if isinstance(reply, RedisError):
             raise reply_error(reply, is_write=is_write) from reply
         return reply

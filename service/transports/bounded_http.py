@@ -15,6 +15,7 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from service.metrics import Numbers
 from service.transports.ready_frames import ReadyFrames
 from service.transports.refusals import answer_and_end, refusal
 from service.transports.silent import Silent
@@ -30,13 +31,14 @@ _quiet.setLevel(logging.ERROR)  # what clients do wrong is at most a warning the
 class Door(msgspec.Struct, frozen=True):
     """What all sockets of a node share: those that ask for nothing, those that take no answer, and the limit of a head.
 
-    `tls` is None where it speaks plain HTTP.
+    `tls` is None where it speaks plain HTTP. `numbers` counts what is refused here.
     """
 
     silent: Silent
     stuck: Silent
     head_bytes: int
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | None
+    numbers: Numbers
 
 
 class _Bounded(h11.Connection):
@@ -168,4 +170,5 @@ class BoundedHttp(H11Protocol):
         if cycle is not None and not cycle.response_complete:
             self.transport.abort()  # in the middle of another answer nothing can be said
             return
+        self.door.numbers.error(code)
         answer_and_end(self.transport, refusal(code, detail))

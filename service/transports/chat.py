@@ -153,6 +153,11 @@ class ChatConversation(Conversation):
         elif not data and not self._is_to_ping and self._quiet is None:
             self._quiet = asyncio.get_running_loop().call_later(QUIET_S, self._ask)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """See `ReadyFrames`."""
+        return self.protocol.buffered_bytes
+
     def pause_reading(self) -> None:
         """See `ReadyFrames`."""
         self.protocol.pause_reading()

@@ -16,6 +16,7 @@ from service.core.frames import ClientFrame, Malformed
 from service.core.session import Life
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
 from service.log import Log
+from service.metrics import Numbers
 from service.node.connection import Connection
 from service.transports.idle import IdleWatch
 from service.transports.ready_frames import ReadyFrames, protocol_of
@@ -123,6 +124,10 @@ class Conversation(ABC):
 async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> None:
     """Who may not in: browsers see no HTTP status, so the refusal is said in a frame and a close code."""
     protocol = protocol_of(websocket.scope)
+    code = ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105)
+    numbers: Numbers = websocket.app.state.node.numbers
+    numbers.error(problem.code)
+    numbers.closed(code)
     protocol.transport.write(text)
-    protocol.close(ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.code)
+    protocol.close(code, problem.code)
     await protocol.closed()

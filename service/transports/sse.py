@@ -160,6 +160,11 @@ class EventStream(Response):
         if not self._is_lost:
             self._protocol.write_part(data)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """What has been written and is not on its way yet."""
+        return self._protocol.buffered_bytes
+
     def pause_reading(self) -> None:
         """Nothing is ever read."""
 
@@ -238,6 +243,7 @@ async def events(request: Request) -> Response:
     except WaypostError as problem:
         if not (problem.retry and _takes_events(request)):
             raise
+        request.app.state.node.numbers.error(problem.code)
         return Passing(problem)
 
 

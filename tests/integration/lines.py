@@ -37,6 +37,8 @@ class Line:
     def write(self, data: bytes) -> None:
         self.frames += [json.loads(line) for line in data.splitlines()]
 
+    buffered_bytes = 0
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -71,6 +73,8 @@ class OldLine:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    buffered_bytes = 0
 
     def pause_reading(self) -> None: ...
 

@@ -111,6 +111,14 @@ async def test_the_wire_and_http(proxied: Proxied, alice: str) -> None:
     assert await phone.ends() == 4103
 
 
+async def test_the_numbers_are_not_passed_on(proxied: Proxied) -> None:
+    raw = await Raw.open(proxied.door)
+    await raw.say(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await raw.answer()
+    assert answer.status == 404
+    await raw.close()
+
+
 async def test_a_token_in_the_address_is_in_no_log(proxied: Proxied, alice: str) -> None:
     door, token = proxied.door, mint(alice)
     answer = await fetch(door, f"/v1/streams?token={token}")

@@ -12,7 +12,7 @@ from tests.service import NodeProcess
 from tests.tokens import bearer, mint, new_key, open_store
 
 pytestmark = pytest.mark.anyio
-OPEN_TO_ALL = ("/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs", "/docs/{file}")
+OPEN_TO_ALL = ("/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/docs/{file}")
 
 
 def doors() -> Iterator[tuple[str, str]]:

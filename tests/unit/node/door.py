@@ -116,6 +116,9 @@ class Door(Store):
     def durability(self) -> Durability:
         return "fsynced"
 
+    def reckoned_ms(self) -> float | None:
+        return None
+
     async def check_server(self) -> None:
         await self._call("check", "check", lambda: None)
 

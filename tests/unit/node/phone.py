@@ -115,6 +115,8 @@ class Phone:
         live = frozenset(stream for stream in connection.cursors if connection.is_live(stream))
         self._written.append(Written(data, live if self._node.reader.is_sound else frozenset()))
 
+    buffered_bytes = 0
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

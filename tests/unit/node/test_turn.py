@@ -35,6 +35,8 @@ class Socket:
         assert self.code == 0, "written to after its end"
         self.written.append(data)
 
+    buffered_bytes = 0
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

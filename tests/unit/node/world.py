@@ -279,7 +279,7 @@ class World:
 
     def reader_doubts(self) -> None:
         """At its next turn."""
-        self.node.reader.doubt("a test")
+        self.node.reader.doubt("a test", "call")
 
     def server_saves(self) -> None:
         """What it will come back with: a replica that lags, a file that was not written to its end."""
