@@ -118,6 +118,8 @@ export function compareIds(a, b) {
 
 // -- small things -----------------------------------------------------------------------------------------------------
 
+/** Milliseconds of a clock that nobody sets. */
+const now = () => globalThis.performance?.now() ?? Date.now();
 const isPromise = (value) => value !== null && typeof value === "object" && typeof value.then === "function";
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const ignore = () => {};
@@ -154,6 +156,9 @@ function subjectOf(token) {
     return undefined;
   }
 }
+
+/** Whether a server may have forgotten the key of what was first tried then, by a clock that may have been set since. */
+const isLongAgo = (tried) => Math.abs(Date.now() - tried) > KEY_IS_SAFE_MS;
 
 /** How long to wait before the next try: longer each time, and never in step with everybody else. */
 class Backoff {
@@ -284,11 +289,11 @@ class Tracks {
   gap(stream, after, to, isEpoch) {
     const track = this.of(stream);
     if (isEpoch) {
-      const place = `${after.text} ${to.text}`;
+      const place = `${this.epoch} ${to.text}`;
       const fate = track.lastEpochGap === place ? HAD : NEW;
       track.lastEpochGap = place;
       track.at = to;
-      track.handed ??= to;
+      if (fate === NEW) track.handed = to; // ids of before mean nothing now
       return { fate, start: after };
     }
     if (track.at && had(to, track.at)) return { fate: HAD, start: after };
@@ -528,6 +533,17 @@ async function storagesOf(given) {
   return { slow: storage, quick: storage, isLasting: page !== null };
 }
 
+function storageError(cause) {
+  if (cause instanceof WaypostError) return cause;
+  return new WaypostError("storage_failed", String(cause?.message ?? cause), { retry: true, cause });
+}
+
+/** An offset as it is kept, undefined for what is none. */
+function markIn(text) {
+  const [id, epoch] = text.split(" ");
+  return epoch && /^\d+-\d+$/.test(id) ? { id: parseId(id), epoch } : undefined;
+}
+
 /** What is kept for one user and device: offsets under `…/at/<stream>`, the outbox under `…/outbox/<place>`. */
 class Kept {
   #slow;
@@ -568,8 +584,8 @@ class Kept {
   async #offsetsIn(storage) {
     const offsets = new Map();
     for (const [stream, text] of await this.#under(storage, "at/")) {
-      const [id, epoch] = text.split(" ");
-      if (epoch && /^\d+-\d+$/.test(id)) offsets.set(stream, { id: parseId(id), epoch });
+      const mark = markIn(text);
+      if (mark) offsets.set(stream, mark);
     }
     return { epoch: (await storage.getItem(`${this.#prefix}epoch`)) ?? undefined, offsets };
   }
@@ -599,7 +615,7 @@ class Kept {
     try {
       return await act();
     } catch (cause) {
-      throw new WaypostError("storage_failed", String(cause?.message ?? cause), { retry: true, cause });
+      throw storageError(cause);
     }
   }
 
@@ -624,14 +640,21 @@ class Kept {
 
   /** Written at once where the storage can; else one write at a time, of the newest. Never goes back in one epoch. */
   saveOffset(stream, mark, restarts = false) {
-    const saved = this.#saved.get(stream);
-    if (saved && saved.epoch === mark.epoch && !restarts && compare(mark.id, saved.id) <= 0) return;
+    const isKept = (saved) => saved?.epoch === mark.epoch && !restarts && compare(mark.id, saved.id) <= 0;
+    if (isKept(this.#saved.get(stream)) || isKept(this.#writtenByOthers(stream))) return;
     this.#saved.set(stream, mark);
     if (this.#following.has(stream)) {
       this.#following.set(stream, mark);
       return;
     }
     this.#write(stream, () => this.#quick.setItem(`${this.#prefix}at/${stream}`, `${mark.id.text} ${mark.epoch}`));
+  }
+
+  /** Another tab may have come further, where that can be seen at once. */
+  #writtenByOthers(stream) {
+    if (this.#slow === this.#quick) return undefined;
+    const text = this.#quick.getItem(`${this.#prefix}at/${stream}`);
+    return typeof text === "string" ? markIn(text) : undefined;
   }
 
   forgetOffset(stream) {
@@ -664,7 +687,7 @@ class Kept {
   }
 
   #failed(cause) {
-    this.#report(new WaypostError("storage_failed", String(cause?.message ?? cause), { retry: true, cause }));
+    this.#report(storageError(cause));
   }
 
   /** Until nothing is being written. */
@@ -718,27 +741,26 @@ class Operations {
   /** A connection stands: it may take so many at once. */
   opened(limits) {
     this.#tokens = limits.connection_sends_burst || Infinity;
-    this.#filledAt = Date.now();
+    this.#filledAt = now();
   }
 
   /** The next batch, empty for none now. `isLive`: everything that was missed has come. */
   batch(limits, isLive) {
-    const now = Date.now();
-    if (this.#flying.size || now < this.#notBefore) return [];
+    if (this.#flying.size || now() < this.#notBefore) return [];
     this.lost();
-    this.#fill(limits, now);
+    this.#fill(limits);
     const batch = [];
     let size = 0;
     while (this.#waiting.length && batch.length < (limits.unanswered_sends ?? 64)) {
       const [operation] = this.#waiting;
       const { item } = operation;
       if (item && (!item.isKept || this.#tokens < 1)) break;
-      if (item?.tried && !isLive && (item.isOld || Math.abs(now - item.tried) > KEY_IS_SAFE_MS)) break;
+      if (item?.tried && !isLive && (item.isOld || isLongAgo(item.tried))) break;
       size += utf8Length(operation.line()) + 1;
       if (batch.length && size > (limits.frame_bytes ?? 131_072)) break;
       if (item) this.#tokens -= 1;
       this.#waiting.shift();
-      operation.tries = (operation.tries ?? 0) + 1;
+      if (operation.call) operation.call.tries = (operation.call.tries ?? 0) + 1;
       this.#flying.set(operation.ref, operation);
       batch.push(operation);
     }
@@ -746,16 +768,16 @@ class Operations {
   }
 
   /** As the server does it, and a little slower: what it counts against us must never come as a surprise. */
-  #fill({ connection_sends_per_s: perSecond, connection_sends_burst: burst }, now) {
-    if (!perSecond) this.#tokens = Infinity;
-    else this.#tokens = Math.min(burst, this.#tokens + ((now - this.#filledAt) / 1000) * perSecond * 0.9);
-    this.#filledAt = now;
+  #fill({ connection_sends_per_s: perSecond, connection_sends_burst: burst }) {
+    const passed = now() - this.#filledAt;
+    this.#tokens = perSecond ? Math.min(burst, this.#tokens + (passed / 1000) * perSecond * 0.9) : Infinity;
+    this.#filledAt += passed;
   }
 
   /** In how many milliseconds `batch` may have something though nothing happens until then. */
   get dueIn() {
     if (this.isEmpty || this.#flying.size) return undefined;
-    const pause = this.#notBefore - Date.now();
+    const pause = this.#notBefore - now();
     if (pause > 0) return pause;
     return this.#tokens < 1 ? 100 : undefined;
   }
@@ -778,7 +800,7 @@ class Operations {
   }
 
   pause(seconds) {
-    this.#notBefore = Date.now() + this.#backoff.pause(seconds);
+    this.#notBefore = now() + this.#backoff.pause(seconds);
   }
 
   /** The connection is gone, or the batch failed: what is not answered goes back to the front, in its order. */
@@ -794,7 +816,22 @@ class Operations {
 // -- one connection: two kinds with the same face ---------------------------------------------------------------------
 //
 // A line is given `{frame, heard, closed}`: called with each object that the server says (and whether it is an answer
-// that stands beside the entries), with every sign of life, and once at the end with {code?, error?, isRenewal?}.
+// that stands beside the entries), with every sign of life, and once at the end with {code?, error?, isOurs?}.
+
+/** Offsets ([stream, id]) as objects that each fit a frame, or a request; at least one. */
+function inParts(offsets) {
+  const parts = [{}];
+  let size = 0;
+  for (const [stream, id] of offsets) {
+    size += utf8Length(stream) + id.text.length + 6;
+    if (size > OFFSETS_BYTES) {
+      parts.push({});
+      size = 0;
+    }
+    parts.at(-1)[stream] = id.text;
+  }
+  return parts;
+}
 
 class WebSocketLine {
   kind = "websocket";
@@ -815,16 +852,7 @@ class WebSocketLine {
   }
 
   #greetings({ device, epoch, offsets }) {
-    const parts = [{}];
-    let size = 0;
-    for (const [stream, id] of offsets) {
-      size += utf8Length(stream) + id.text.length + 6;
-      if (size > OFFSETS_BYTES) {
-        parts.push({});
-        size = 0;
-      }
-      parts.at(-1)[stream] = id.text;
-    }
+    const parts = inParts(offsets);
     const more = (n) => (n < parts.length - 1 ? { more: true } : {});
     const brought = offsets.length ? { offsets: parts[0], epoch } : {};
     return [
@@ -855,6 +883,11 @@ class WebSocketLine {
   /** Shows a fresh token on the open connection. */
   renew(token) {
     this.write([JSON.stringify({ type: "auth", token, ref: "auth" })]);
+  }
+
+  /** Ends it, for another one to begin. */
+  leave() {
+    this.#end({ isOurs: true });
   }
 
   /** Gives the connection up at once: a socket that is half open would take its time to close. */
@@ -938,17 +971,33 @@ class EventsLine {
 
   /** Offsets are acknowledged before the stream begins: it begins at what is acknowledged. */
   async #bring(offsets) {
-    const problem = await this.#acknowledgeAll(Object.fromEntries(offsets.map(([stream, id]) => [stream, id.text])));
-    if (problem) throw problem;
+    const known = await this.#stored();
+    const ahead = offsets.filter(([stream, id]) => known.has(stream) && compare(id, known.get(stream)) > 0);
+    for (const part of ahead.length ? inParts(ahead) : []) await this.#acknowledgeAll(Object.entries(part));
   }
 
-  /** Returns why that cannot be done now; what is refused for good is let pass. */
+  /** What is ours, and how far this device has come in it. */
+  async #stored() {
+    const known = new Map();
+    for (let after = null; ; ) {
+      const query = new URLSearchParams({ device: this.#device, limit: "200", ...(after ? { after } : {}) });
+      const answer = await this.#fetch("GET", `/v1/streams?${query}`);
+      if (!answer.ok) throw await problemOf(answer);
+      const page = await answer.json();
+      for (const { stream, offset } of page.streams) known.set(stream, parseId(offset));
+      if (!page.next) return known;
+      after = new URLSearchParams(page.next.split("?")[1]).get("after");
+    }
+  }
+
+  /** Raises why it cannot be done now. One that is refused for good takes the others with it: so they go by halves. */
   async #acknowledgeAll(offsets) {
-    const problem = await this.#acknowledge(offsets);
-    if (!problem || problem.retry || SIGN_IN.has(problem.code)) return problem;
-    // One that is refused (a group that was left, another history) takes the others with it.
-    for (const [stream, id] of Object.entries(offsets)) await this.#acknowledge({ [stream]: id });
-    return undefined;
+    const problem = await this.#acknowledge(Object.fromEntries(offsets));
+    if (problem && (problem.retry || SIGN_IN.has(problem.code))) throw problem;
+    if (!problem || offsets.length === 1) return;
+    const half = offsets.length >> 1;
+    await this.#acknowledgeAll(offsets.slice(0, half));
+    await this.#acknowledgeAll(offsets.slice(half));
   }
 
   async #acknowledge(offsets) {
@@ -1014,7 +1063,7 @@ class EventsLine {
 
   async #ack({ offsets, ref }) {
     try {
-      await this.#acknowledgeAll(offsets);
+      await this.#acknowledgeAll(Object.entries(offsets));
     } catch {
       return; // it comes again with the next connection
     }
@@ -1070,7 +1119,11 @@ class EventsLine {
 
   /** A stream ends with its token: with a fresh one another begins. */
   renew() {
-    this.#end({ isRenewal: true });
+    this.leave();
+  }
+
+  leave() {
+    this.#end({ isOurs: true });
   }
 
   drop(error) {
@@ -1090,7 +1143,9 @@ const lostError = (cause) => new WaypostError("lost", String(cause?.message ?? c
 
 async function problemOf(answer) {
   try {
-    return WaypostError.of(await answer.json());
+    const told = await answer.json();
+    if (typeof told.code !== "string") throw new TypeError("a gateway's words, not the service's");
+    return WaypostError.of(told);
   } catch {
     return new WaypostError("lost", `the server answers with HTTP status ${answer.status}`, { retry: true });
   }
@@ -1124,7 +1179,7 @@ class Link {
   #renewals = new Backoff();
   #signInTries = 0;
   #silentTries = 0; // WebSockets in a row that said nothing
-  #eventsSince = 0; // since when Server-Sent Events are used instead, 0 while they are not
+  #eventsUntil = 0; // until when Server-Sent Events are used instead
 
   constructor(owner, service) {
     this.#owner = owner;
@@ -1154,7 +1209,7 @@ class Link {
   /** Something has changed out there: try at once, or see whether the connection still stands. */
   hint() {
     this.#backoff.reset();
-    this.#eventsSince = Math.min(this.#eventsSince, 1); // another network may let WebSockets pass
+    this.#eventsUntil = 0; // another network may let WebSockets pass
     this.#wake();
     if (!this.#isOpen) return;
     const { line, heardAt } = { line: this.#line, heardAt: this.#heardAt };
@@ -1168,9 +1223,9 @@ class Link {
     if (this.#isOpen) this.#line.write(lines, asOne);
   }
 
-  /** The connection is of no use: another one, please. */
-  again(error) {
-    this.#line?.drop(error);
+  /** The handlers have too much to do: another connection, once there is room. */
+  again() {
+    this.#line?.leave();
   }
 
   async #run(turn) {
@@ -1181,7 +1236,7 @@ class Link {
       this.#owner.state({ state: "connecting" });
       const end = await this.#connection(isOver);
       if (isOver()) return;
-      if (end.isRenewal) continue;
+      if (end.isOurs) continue;
       const error = end.error ?? this.#lastError ?? closeError(end.code);
       if (this.#isFinal(end, error)) {
         this.#turn = null;
@@ -1199,7 +1254,7 @@ class Link {
   }
 
   #isFinal(end, error) {
-    if (SIGN_IN.has(error.code) && this.#service.getToken && this.#signInTries < 1) {
+    if (SIGN_IN.has(error.code) && this.#service.hasFreshToken && this.#signInTries < 1) {
       this.#signInTries += 1;
       return false;
     }
@@ -1222,7 +1277,7 @@ class Link {
     const end = await new Promise((closed) => {
       const frame = (told, about) => this.#guard(() => this.#take(told, about));
       const heard = () => {
-        this.#heardAt = Date.now();
+        this.#heardAt = now();
         this.#pingedAt = 0;
       };
       try {
@@ -1240,7 +1295,7 @@ class Link {
   #down(Line) {
     const wasOpen = this.#isOpen;
     if (Line === WebSocketLine) this.#silentTries = wasOpen || this.#lastError ? 0 : this.#silentTries + 1;
-    else if (!wasOpen) this.#eventsSince = 0; // that does not work either: the next try is a WebSocket
+    else if (!wasOpen) this.#eventsUntil = 0; // that does not work either: the next try is a WebSocket
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
     this.#line = this.#welcome = null;
@@ -1254,10 +1309,10 @@ class Link {
     const { transport, canFetch } = this.#service;
     if (transport !== "auto") return transport === "sse" ? EventsLine : WebSocketLine;
     if (!canFetch) return WebSocketLine;
-    if (this.#eventsSince && Date.now() - this.#eventsSince < WEBSOCKET_AGAIN_MS) return EventsLine;
+    if (now() < this.#eventsUntil) return EventsLine;
     if (this.#silentTries < BLOCKED_TRIES) return WebSocketLine;
     this.#silentTries = BLOCKED_TRIES - 1; // when their time comes again, one try is enough
-    this.#eventsSince = Date.now();
+    this.#eventsUntil = now() + WEBSOCKET_AGAIN_MS;
     return EventsLine;
   }
 
@@ -1309,7 +1364,6 @@ class Link {
     this.limits = welcome.limits ?? {};
     this.#isOpen = true;
     this.#signInTries = 0;
-    if (this.#line.kind === "sse") this.#eventsSince = Math.max(this.#eventsSince, 1);
     this.#watch((welcome.ping ?? 25) * 1000);
     this.#renewLater(welcome.expires_in);
     this.#owner.opened(welcome, this.#starts, this.#line.kind);
@@ -1320,48 +1374,55 @@ class Link {
     const line = this.#line;
     const look = () => {
       if (line !== this.#line) return;
-      const now = Date.now();
       const patience = line.kind === "sse" ? 2 * period : period;
-      if (this.#pingedAt && now - this.#pingedAt >= patience) {
+      if (this.#pingedAt && now() - this.#pingedAt >= patience) {
         line.drop(silentError());
         return;
       }
-      if (!this.#pingedAt && now - this.#heardAt >= (line.kind === "sse" ? 0 : period / 2)) this.#ping();
+      if (!this.#pingedAt && now() - this.#heardAt >= (line.kind === "sse" ? 0 : period / 2)) this.#ping();
       this.#timer(look, period / 4);
     };
     look();
   }
 
   #ping() {
-    this.#pingedAt ||= Date.now();
+    this.#pingedAt ||= now();
     this.#line.write([JSON.stringify({ type: "ping" })]);
   }
 
   #renewLater(expiresIn) {
     if (expiresIn === undefined || !this.#service.getToken) return;
     this.#renewals.reset();
-    const due = Date.now() + expiresIn * 1000 * RENEW_AT;
+    const due = now() + expiresIn * 1000 * RENEW_AT;
     const wait = () => {
-      const left = due - Date.now();
+      const left = due - now();
       if (left > TIMER_MOST_MS) this.#timer(wait, TIMER_MOST_MS);
       else this.#timer(() => this.#renew(), Math.max(0, left));
     };
     wait();
   }
 
+  /** Shows this token, on the open connection. */
+  renew(token) {
+    if (this.#line.kind === "sse") this.#token = token;
+    this.#line.renew(token);
+  }
+
   async #renew() {
     const line = this.#line;
     try {
       const token = await this.#service.token();
-      if (line !== this.#line) return;
-      if (line.kind === "sse") this.#token = token;
-      line.renew(token);
+      if (line === this.#line) this.renew(token);
     } catch (error) {
       if (line === this.#line) this.#renewAgain(error);
     }
   }
 
   #renewAgain(error) {
+    if (!error.retry) {
+      this.#line.drop(error); // somebody else has signed in
+      return;
+    }
     this.#owner.report(error);
     this.#timer(() => this.#renew(), this.#renewals.pause(error.retryAfter));
   }
@@ -1485,6 +1546,7 @@ class Service {
   transport;
   shared;
   #token;
+  #shown; // the last one of those that were given
 
   constructor(options) {
     const { url = globalThis.location?.href, token, getToken, user, transport = "auto", ack = "auto", shared } = options;
@@ -1536,9 +1598,14 @@ class Service {
     this.#token = token;
   }
 
+  /** Whether there is one that was not shown yet. */
+  get hasFreshToken() {
+    return Boolean(this.getToken) || this.#token !== this.#shown;
+  }
+
   /** The token to show, undefined in dev mode. Raises `token_failed`, and `wrong_user` for somebody else's. */
   async token() {
-    let token = this.#token;
+    let token = (this.#shown = this.#token);
     if (this.getToken) {
       this.#token = undefined; // one that was given beside it is good for the first time
       try {
@@ -1578,6 +1645,7 @@ class WaypostClient {
   #closing = null; // a promise
   #goodbye = null; // the last acknowledgement, on closing
   #items = new Map(); // the outbox, by key
+  #removals = new Map(); // key → promise: what is leaving it
   #saving = new Set(); // promises: what of it is being written
   #early = []; // of it: put there before what is kept was read
   #settled = new Map(); // key → Sent of those that left it lately
@@ -1630,7 +1698,7 @@ class WaypostClient {
       for (const item of this.#early.splice(0)) this.#put(item);
       if (this.#isWanted && !this.#isClosing) this.#goOnline(token);
     } catch (cause) {
-      const error = cause instanceof WaypostError ? cause : new WaypostError("storage_failed", cause.message, { cause });
+      const error = storageError(cause);
       this.#tellState({ state: "stopped", error });
       this.#report(error);
       for (const item of this.#early.splice(0)) this.#dropItem(item, error); // they could not be kept
@@ -1698,15 +1766,21 @@ class WaypostClient {
   async #lead(token) {
     const { claim } = this.#tabs ?? {};
     const isOver = () => !this.#isLeading || this.#tabs?.claim !== claim || this.#link !== null;
-    const mine = [...this.#items.values()].filter((item) => item.isKept);
-    try {
-      this.#merge(await this.#kept.loadItems(), mine);
-      await this.#kept.loadOffsets();
-    } catch (cause) {
-      const error = cause instanceof WaypostError ? cause : new WaypostError("storage_failed", cause.message, { cause });
-      this.#report(error);
-      if (!isOver()) this.#tellState({ state: "stopped", error });
-      return;
+    const backoff = new Backoff();
+    for (;;) {
+      try {
+        const mine = [...this.#items.values()].filter((item) => item.isKept);
+        await this.#merge(await this.#kept.loadItems(), mine);
+        await this.#kept.loadOffsets();
+        break;
+      } catch (cause) {
+        const error = storageError(cause);
+        const pause = Math.round(backoff.pause());
+        if (isOver()) return;
+        this.#report(error);
+        this.#tellState({ state: "waiting", error, retryAt: Date.now() + pause });
+        await sleep(pause);
+      }
     }
     if (isOver()) return;
     this.#isPlaced = true;
@@ -1752,6 +1826,7 @@ class WaypostClient {
     this.#letGo();
     this.#tracks.follow();
     this.#tellState({ state: "connecting" });
+    this.#tabs.post({ kind: "who" }); // what the other one has said meanwhile was not heard
   }
 
   #letGo() {
@@ -1805,6 +1880,7 @@ class WaypostClient {
 
   /** Begins to follow the tab that has the connection, or goes on to with another one. */
   #adopt({ epoch, tracks, state }) {
+    this.#keeps = false;
     this.#tellState({ ...state, error: revived(state.error) });
     const marks = tracks.filter(({ taken }) => taken).map(({ stream, taken }) => [stream, taken]);
     if (!this.#isPlaced) this.#tracks = new Tracks(epoch, marks);
@@ -1917,7 +1993,7 @@ class WaypostClient {
       default:
         if (typeof frame.stream === "string" && (isAside || typeof frame.id === "string")) this.#takeAny(frame, size, isAside);
     }
-    if (this.#isFull(1)) this.#link?.again(new WaypostError("lost", "the handlers have too much to do", { retry: true }));
+    if (this.#isFull(1)) this.#link?.again();
   }
 
   #takeAny({ ref, ...event }, size, isAside) {
@@ -1989,7 +2065,7 @@ class WaypostClient {
   }
 
   /** What the tab with the connection has heard. */
-  #takeShared({ stream, event, id, epoch, restarts, isLast }) {
+  #takeShared({ stream, event, id, epoch, restarts, isLast, size = 0 }) {
     if (epoch && epoch !== this.#tracks.epoch) this.#tracks.follow(epoch);
     const isGap = event.type === "gap";
     const begins = event.type === "joined" && event.user === this.user && stream === `group:${event.group}`;
@@ -2003,19 +2079,20 @@ class WaypostClient {
     if (fate === HOLE) this.#catchUp();
     if (fate === HOLE || fate === HAD) return;
     if (isLast) this.#tracks.of(stream).isFollowed = false;
-    this.#queue(stream, fate, event, { id, epoch, restarts, isLast });
+    if (event.type === "message" && event.from === this.user) this.#heardOfOwn(event);
+    this.#queue(stream, fate, event, { id, epoch, restarts, isLast, size });
   }
 
   // -- handing out ----------------------------------------------------------------------------------------------------
 
   #queue(stream, fate, event, { id, epoch, restarts = false, gate = null, size = 0, isLast = false }) {
-    this.#share({ kind: "frame", stream, event, id, epoch, restarts, isLast });
+    this.#share({ kind: "frame", stream, event, id, epoch, restarts, isLast, size });
     const track = this.#tracks.of(stream);
     const item = { event: fate === NEW ? event : null, told: event, id, epoch, restarts, gate, size, isLast, have: new Set() };
     if (this.#options.ack === "manual") this.#epochs.set(event, epoch);
     const last = track.queue.at(-1);
     if (!item.event && last && !last.event && !last.then && !last.gate && !gate && last !== track.queue[0]) {
-      track.queue.pop(); // a replay of what was handed out before takes one place, not thousands
+      this.#waitingBytes -= track.queue.pop().size; // a replay of what was handed out takes one place, not thousands
     } else {
       this.#waiting += 1;
     }
@@ -2040,7 +2117,11 @@ class WaypostClient {
     try {
       while (track.queue.length && this.#mayHand) {
         const [item] = track.queue;
-        if (item.gate) await item.gate;
+        try {
+          if (item.gate) await item.gate;
+        } catch {
+          break; // the client was closed, and no progress may be kept beyond this
+        }
         if (!this.#mayHand) break;
         try {
           const waiting = item.event && this.#options.listen !== false ? this.#hub.hand(item.event, item.have) : null;
@@ -2260,6 +2341,7 @@ class WaypostClient {
       this.#operations.add(this.#sending(item));
     }
     const saving = this.#kept.saveItem(item);
+    item.saving = saving;
     this.#saving.add(saving);
     const saved = () => this.#saving.delete(saving);
     saving.then(saved, saved);
@@ -2303,6 +2385,13 @@ class WaypostClient {
     const sending = item.code === "uncertain" ? key : randomName();
     this.#items.delete(key);
     const sent = this.#post({ key: sending, to: item.to, text: item.text });
+    const again = this.#items.get(sending);
+    await again.saving.catch(ignore);
+    if (!again.isKept) {
+      this.#items.set(key, item); // it stays where it was
+      this.#tellItem(item);
+      return sent;
+    }
     if (sending !== key) this.#tellItem({ ...item, state: "discarded" }, true);
     await this.#removeForSure(item);
     return sent;
@@ -2320,6 +2409,7 @@ class WaypostClient {
 
   #dropItem(item, error) {
     this.#items.delete(item.key);
+    this.#remember(item.key, null);
     this.#withdraw(item);
     this.#settle(item.key, null, error);
     this.#tellItem({ ...item, state: "discarded", code: error.code });
@@ -2342,8 +2432,12 @@ class WaypostClient {
     if (isShared) this.#tabs?.post({ kind: "item", item: bare(item), state: item.state, sent: item.sent });
   }
 
-  /** What is kept, compared with what this tab knows. `mine`: what it knew to be kept before that was read. */
+  /**
+   * What is kept, compared with what this tab knows. `mine`: what it knew to be kept before that was read. Returns a
+   * promise, fulfilled when nothing is kept any more that was stored.
+   */
   #merge(found, mine = []) {
+    const removals = [];
     const kept = new Map();
     for (const item of found) {
       const before = kept.get(item.key);
@@ -2359,7 +2453,9 @@ class WaypostClient {
       const [ms, count] = item.place.split("-").map(Number);
       if (ms > this.#place.ms || (ms === this.#place.ms && count > this.#place.count)) this.#place = { ms, count };
       if (!this.#settled.has(item.key)) this.#added({ ...item, isOld: item.tried > 0 });
+      else removals.push(this.#removeForSure(item)); // who was to remove it has gone before it could
     }
+    return Promise.all(removals);
   }
 
   /** Another tab has put a message into the outbox, or another life of this one. */
@@ -2386,7 +2482,7 @@ class WaypostClient {
     if (!mine && !this.#promises.has(item.key)) return;
     this.#items.delete(item.key);
     if (mine) this.#withdraw(mine);
-    if (state === "sent") this.#remember(item.key, sent);
+    this.#remember(item.key, state === "sent" ? sent : null);
     this.#settle(item.key, sent, state === "sent" ? undefined : new WaypostError("discarded"));
     this.#tellItem({ ...(mine ?? item), state, sent });
   }
@@ -2424,7 +2520,7 @@ class WaypostClient {
   /** An own message has come. If it is one of the outbox, it is stored: no progress is kept before it has left there. */
   #sawOwn({ stream, id, mid, to }) {
     const item = this.#items.get(mid);
-    if (item?.to !== to || item.state !== "queued") return item?.removal ?? null;
+    if (item?.to !== to || item.state !== "queued") return this.#removals.get(mid) ?? null;
     item.removal ??= this.#removeForSure(item);
     item.seen = { stream, id, mid, duplicate: true, durability: "memory" };
     const operation = this.#operations.find((one) => one.item === item);
@@ -2432,13 +2528,31 @@ class WaypostClient {
     return item.removal;
   }
 
-  async #removeForSure(item) {
+  /** Takes it from where it is kept. Fulfilled when that is so, however long it takes; until then `#removals` has it. */
+  #removeForSure(item) {
+    const removal = this.#remove(item);
+    this.#removals.set(item.key, removal);
+    const over = () => this.#removals.get(item.key) === removal && this.#removals.delete(item.key);
+    removal.then(over, over);
+    return removal;
+  }
+
+  /** In a tab that follows: the other one takes it out of the outbox, or this one does when it leads. */
+  #heardOfOwn({ stream, id, mid, to }) {
+    const item = this.#items.get(mid);
+    if (item?.to !== to || item.state !== "queued") return;
+    this.#remember(mid, { stream, id, mid, duplicate: true, durability: "memory" });
+    this.#settledElsewhere(item);
+  }
+
+  async #remove(item) {
     const backoff = new Backoff();
-    for (let tries = 0; tries < 8; tries += 1) {
+    for (;;) {
       try {
         await this.#kept.removeItem(item);
         return;
       } catch (error) {
+        if (this.#isClosed) throw error;
         this.#report(error);
         await sleep(backoff.pause());
       }
@@ -2450,7 +2564,7 @@ class WaypostClient {
     for (const item of [...this.#items.values()]) {
       const place = item.to.startsWith("user:") ? `user:${this.user}` : item.to;
       if (item.state !== "queued" || place !== stream || !item.tried) continue;
-      if (item.isOld || Math.abs(Date.now() - item.tried) > KEY_IS_SAFE_MS) {
+      if (item.isOld || isLongAgo(item.tried)) {
         this.#withdraw(item);
         this.#fail(item, new WaypostError("uncertain", "it may have been stored, and removed since"));
       }
@@ -2501,7 +2615,10 @@ class WaypostClient {
       if (this.#flight !== flight) return; // the connection was lost meanwhile
       this.#flight = null;
     }
-    link.write(batch.map((operation) => operation.line()), true);
+    for (const { isOver, ref } of batch) if (isOver) operations.answered(ref); // discarded meanwhile
+    const lines = batch.filter(({ isOver }) => !isOver).map((operation) => operation.line());
+    if (lines.length) link.write(lines, true);
+    else this.#flush();
   }
 
   /** What cannot be sent at all fails at once, and lets the others pass. */
@@ -2524,7 +2641,7 @@ class WaypostClient {
     const operation = this.#operations.refused(ref, error);
     if (operation?.item) this.#fail(operation.item, error);
     // The first try of a `leave` had its effect, and its answer was lost.
-    else if (operation?.method === "leave" && error.code === "not_member" && operation.tries > 1) operation.call.done();
+    else if (operation?.method === "leave" && error.code === "not_member" && operation.call.tries > 1) operation.call.done();
     else operation?.call?.fail(error);
     this.#flush();
   }
@@ -2625,8 +2742,7 @@ class WaypostClient {
     this.#acknowledge();
     this.#tabs?.stop();
     this.#tabs = null;
-    this.#keeps = false;
-    this.#letGo();
+    this.#letGo(); // what waits for the handlers is theirs still, and its progress is kept
     this.#tellState({ state: "offline" });
   }
 
@@ -2640,6 +2756,7 @@ class WaypostClient {
       if (this.#state.state === "stopped") this.#beginning = this.#begin();
     } else if (this.#link) {
       if (this.#state.state === "stopped") this.#link.start();
+      else if (token && this.#link.isOpen) this.#link.renew(token);
       else this.#link.hint();
     } else if (token) {
       this.#tabs?.steal(); // the tab with the connection has none that holds

@@ -420,6 +420,11 @@ export class Fake {
       const { duplicate, ...fields } = answer;
       return json(duplicate ? 200 : 201, duplicate ? { ...fields, duplicate } : fields);
     }
+    if (path === "/v1/streams" && method === "GET") {
+      const kept = store.device(user, query.get("device") ?? "default");
+      const streams = [...kept].map(([stream, offset]) => ({ stream, offset }));
+      return json(200, { streams, next: null });
+    }
     const offsets = /^\/v1\/devices\/([^/]+)\/offsets$/.exec(path);
     if (offsets && method === "PUT") {
       const kept = store.device(user, offsets[1]);
