@@ -1,34 +1,55 @@
-"""Logging: one line an event, `key=value` after it, on standard error.
+"""Logging: one event a line, on standard error; `key=value` after it, or JSON.
 
-    2026-01-31T09:15:02.114Z warning supervise child_ended child=valkey exit_code=-9 delay_s=0.2
+    2026-01-31T09:15:02.114Z warning supervise child_ended child=valkey exit_code=-9 delay_s=0.2 node=edge-1
 
 `Fields` is the one list of what a line may say; a type checker refuses any other. Bodies of messages, tokens and
-URLs with passwords are not on it.
+URLs with passwords are not on it. `bound` adds fields to all lines below it. The way of a line is the standard
+library's, so that uvicorn's take it too; what becomes of it is a chain of structlog's processors.
 """
 
+import contextlib
+import contextvars
 import datetime
 import json
 import logging
 import re
 import sys
-from typing import Any, TypedDict, Unpack
+import textwrap
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol, TextIO, TypedDict, Unpack
+
+from structlog.contextvars import bind_contextvars, bound_contextvars, merge_contextvars
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
+from structlog.processors import JSONRenderer, format_exc_info
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
 
 ROOT = "waypost"
+LIBRARY_SAID = "said"  # the event of a line that a library writes: its words are the detail
+# From `info` on, so many lines of one event in so many seconds: enough to see what it is, and too few to fill a disk
+# with a storm of reconnects. Who asks for `debug` wants every line.
+FLOOD_LINES = 20
+FLOOD_S = 10.0
+
 _PLAIN = re.compile(r"[^\s\"=]+")
+_RESET, _DIM, _BOLD, _CYAN = "\x1b[0m", "\x1b[2m", "\x1b[1m", "\x1b[36m"
+_LEVELS = {"debug": _DIM, "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31;1m", "critical": "\x1b[31;1m"}
 
 
 class Fields(TypedDict, total=False):
     """What a log line may name. A field means the same thing wherever it stands; names end in their unit."""
 
     child: str  # a process that `waypost up` or `serve` keeps alive
-    close_code: int  # WebSocket close code
+    close_code: int  # WebSocket close code, on Server-Sent Events the one that a WebSocket would have got
     code: str  # a code of service/errors.py
-    connection: int  # the connection's number in this node
+    connection: int  # the connection's number in this node; with `node` there is no other
     connections: int  # how many
     count: int  # of whatever the event names
     delay_s: float  # pause before the next try
     detail: str  # a sentence for people
     device: str
+    duration_s: float  # how long it has lasted
     entry: str  # an entry id
     epoch: str
     error: str  # class and text of an exception
@@ -39,29 +60,51 @@ class Fields(TypedDict, total=False):
     job_run: str  # one run of it
     lag_ms: float  # behind the newest entry
     mailbox: str
+    method: str  # of HTTP
     node: str
     offset: str  # an entry id
     path: str  # a file
     pid: int
     position: str  # an entry id
     reason: str  # why, in one word
+    request: str  # the request's id, `x-request-id`
+    route: str  # a path of the table of routes, with the names of what stands in it; never what a client asked for
     run: str  # run id of the store's server
+    sends: int  # messages, joins and leaves that a connection has asked for
     signal: str
+    status: int  # of HTTP
     stream: str
+    streams: int  # how many
+    suppressed: int  # lines of the same event that were not written
     took_ms: float
+    transport: str  # `websocket`, `chat` or `events`
     url: str  # where something is served; never one with a password
     user: str
     worker: str  # a process that runs scheduled jobs
 
 
+class Whose(TypedDict, total=False):
+    """The part of it that says whose connection it is about."""
+
+    connection: int
+    device: str
+    user: str
+
+
 class Log:
     """A module's log: `log = Log("reader")`, then `log.info("attached", stream=stream, count=3)`.
 
-    An event is a short name in the past tense or of a state, the same for the same happening.
+    An event is a short name in the past tense or of a state, the same for the same happening; docs/operations.md has a
+    table of them. A line whose level is not wanted costs one look at a table.
     """
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(f"{ROOT}.{name}")
+
+    @property
+    def is_chatty(self) -> bool:
+        """Whether lines of level debug are written: ask where finding out what they say costs something."""
+        return self._logger.isEnabledFor(logging.DEBUG)
 
     def debug(self, event: str, **fields: Unpack[Fields]) -> None:
         """What only somebody who looks for a fault wants to read: one line for each connection or call."""
@@ -76,48 +119,215 @@ class Log:
         self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, *, traceback: BaseException | None = None, **fields: Unpack[Fields]) -> None:
-        """What somebody has to look at. `traceback` is printed in the lines below."""
+        """What somebody has to look at. `traceback` is printed in the lines below, in JSON in a field of its own."""
         self._write(logging.ERROR, event, fields, traceback)
 
     def _write(self, level: int, event: str, fields: Fields, traceback: BaseException | None = None) -> None:
-        self._logger.log(level, event, extra={"fields": fields}, exc_info=traceback)
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields}, exc_info=traceback)
 
 
-class _LineFormatter(logging.Formatter):
-    """One line a record: time in UTC, level, where, event, fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-        stamp = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        name = record.name.removeprefix(f"{ROOT}.")
-        event = record.getMessage().replace("\n", "\\n")
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        words = [stamp, record.levelname.lower(), name, event, *(f"{key}={_spell(fields[key])}" for key in fields)]
-        line = " ".join(words)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+def bound(**fields: Unpack[Fields]) -> contextlib.AbstractContextManager[None]:
+    """Within it, and in tasks that are begun within it, every line has these fields, unless it says them itself."""
+    return bound_contextvars(**fields)
 
 
-def _spell(value: object) -> str:
-    """`value` in one word: quoted where it would not read as one."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+def bind(**fields: Unpack[Fields]) -> None:
+    """The same for the rest of this task: for what is found out within `bound`."""
+    bind_contextvars(**fields)
 
 
-def set_up(level: str) -> None:
-    """Send every log line of this process to standard error, from `level` (as in the settings) on.
+# -- setting up --------------------------------------------------------------------------------------------------------
 
-    uvicorn's loggers go the same way (start it with `log_config=None`); its access log is off, since a line for each
-    request costs more than the request. May be called again.
+
+class Choices(Protocol):
+    """What of the settings is about logging."""
+
+    @property
+    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
+        """From where on lines are written."""
+
+    @property
+    def log_format(self) -> Literal["auto", "text", "json"]:
+        """How. `auto`: with colours on a terminal, else text."""
+
+    @property
+    def node(self) -> str:
+        """Who writes them."""
+
+
+def set_up(chosen: Choices) -> None:
+    """Send every log line of this process to standard error.
+
+    uvicorn's loggers go the same way (start it with `log_config=None`); its access log is off, since ours says it
+    without the query. May be called again.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for before in root.handlers:
+        if isinstance(before, _Handler):
+            before.close()
+    root.handlers[:] = [_Handler(sys.stderr, chosen)]
     # Other people's libraries speak up only when something is wrong.
     root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT).setLevel(level.upper())
+    logging.getLogger(ROOT).setLevel(chosen.log_level.upper())
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, and says at the end what it has suppressed."""
+
+    def __init__(self, stream: TextIO, chosen: Choices) -> None:
+        super().__init__(stream)
+        self._flood = Flood()
+        if chosen.log_format == "json":
+            rendering: tuple[Processor, ...] = (JSONRenderer(default=str),)
+        else:
+            has_colours = chosen.log_format == "auto" and stream.isatty()
+            rendering = (_indent_traceback, _text_renderer(has_colours=has_colours))
+        self.setFormatter(
+            ProcessorFormatter(
+                foreign_pre_chain=(_laid_out(chosen.node), merge_contextvars),
+                processors=(ProcessorFormatter.remove_processors_meta, _node_last, format_exc_info, *rendering),
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line, unless there are too many of its kind; before it what there is to say of such."""
+        self._tell(self._flood.tell())
+        if self._flood.lets_pass(record):
+            super().emit(record)
+
+    def close(self) -> None:
+        """Nothing more comes: what was suppressed is said now."""
+        self._tell(self._flood.tell(is_last=True))
+        super().close()
+
+    def _tell(self, suppressed: list[logging.LogRecord]) -> None:
+        for record in suppressed:  # not about what is being done at this moment
+            contextvars.Context().run(super().emit, record)
+
+
+class _Count:
+    """Lines of one event since some moment."""
+
+    __slots__ = ("level", "lines", "since")
+
+    def __init__(self, level: int, since: float) -> None:
+        self.level = level
+        self.since = since
+        self.lines = 0
+
+
+class Flood:
+    """How many lines of one event there were lately. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counts: dict[tuple[str, str], _Count] = {}  # by logger and event: there are as many as in the code
+        self._look_at = 0.0
+
+    def lets_pass(self, record: logging.LogRecord) -> bool:
+        """Whether it is one of the first of its kind. Call `tell` before."""
+        if record.levelno < logging.INFO:
+            return True
+        count = self._counts.setdefault((record.name, _event_of(record)), _Count(record.levelno, self._clock()))
+        count.lines += 1
+        return count.lines <= FLOOD_LINES
+
+    def tell(self, *, is_last: bool = False) -> list[logging.LogRecord]:
+        """A line for each event of which some were suppressed, and whose time is over (`is_last`: for all)."""
+        now = self._clock()
+        if now < self._look_at and not is_last:
+            return []
+        over = {kind: count for kind, count in self._counts.items() if is_last or now - count.since >= FLOOD_S}
+        for kind in over:
+            del self._counts[kind]
+        self._look_at = min((count.since for count in self._counts.values()), default=now) + FLOOD_S
+        return [
+            logging.makeLogRecord(
+                {
+                    "name": name,
+                    "levelno": count.level,
+                    "levelname": logging.getLevelName(count.level),
+                    "msg": event,
+                    "fields": {"suppressed": count.lines - FLOOD_LINES},
+                }
+            )
+            for (name, event), count in over.items()
+            if count.lines > FLOOD_LINES
+        ]
+
+
+# -- the chain: an event as a dict, from one processor to the next -----------------------------------------------------
+
+
+def _event_of(record: logging.LogRecord) -> str:
+    return str(record.msg) if hasattr(record, "fields") else LIBRARY_SAID
+
+
+def _laid_out(node: str) -> Processor:
+    """The first of the chain: what every line says, then its fields, in order."""
+
+    def lay_out(_logger: object, _method: str, event: EventDict) -> EventDict:
+        record: logging.LogRecord = event["_record"]
+        stamp = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        laid_out: EventDict = {
+            "time": stamp.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name.removeprefix(f"{ROOT}."),
+            "event": _event_of(record),
+            **getattr(record, "fields", {"detail": event["event"]}),
+        }
+        laid_out.setdefault("node", node)
+        laid_out.update((key, value) for key, value in event.items() if key != "event")
+        return laid_out
+
+    return lay_out
+
+
+def _node_last(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Whoever reads text looks for what is particular first."""
+    event["node"] = event.pop("node")
+    return event
+
+
+def _indent_traceback(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """A line that begins with a blank belongs to the one above."""
+    if "exception" in event:
+        event["exception"] = textwrap.indent(event["exception"], "    ")
+    return event
+
+
+def _spell(value: object) -> str:
+    """`value` in one word: quoted where it would not read as one."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not text.isprintable():  # a terminal obeys some of those
+        return json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _text_renderer(*, has_colours: bool) -> ConsoleRenderer:
+    def part(style: str, key_style: str | None = None) -> KeyValueColumnFormatter:
+        reset = _RESET if has_colours else ""
+        style, key_style = (style, key_style) if has_colours else ("", None if key_style is None else "")
+        return KeyValueColumnFormatter(key_style, style, reset, _spell)
+
+    def level(key: str, value: object) -> str:
+        del key
+        return f"{_LEVELS.get(str(value), '')}{value}{_RESET}" if has_colours else str(value)
+
+    return ConsoleRenderer(
+        columns=[
+            Column("time", part(_DIM)),
+            Column("level", level),
+            Column("logger", part(_DIM)),
+            Column("event", part(_BOLD)),
+            Column("", part("", _CYAN)),
+        ],
+        exception_formatter=plain_traceback,  # others show the values of variables, and some are secrets
+        sort_keys=False,
+    )

@@ -19,11 +19,13 @@ from service.core.entries import Arrival
 from service.core.names import EntryId, follows, parse_stream, user_stream
 from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
-from service.log import Log
+from service.log import Log, bound
+from service.node import departures
 from service.node.attach import Attachments
 from service.node.calls import Calls
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket, wants_all
+from service.node.ending import Ending
 from service.node.fence import Fence
 from service.node.groups import Groups
 from service.node.history import Histories
@@ -52,7 +54,7 @@ class Node:
         self.delivery: Delivery[Connection] = Delivery()
         self.connections: dict[int, Connection] = {}
         self.nodes_alive = 1
-        self.is_draining = False
+        self.ending = Ending(self, settings)
         self.fence = Fence(self, store)
         self.reader = Reader(self, store, settings)
         # A node that starts again under its name must not begin with tokens lower than those of its late calls.
@@ -99,9 +101,13 @@ class Node:
             for spawned in list(self._tasks):
                 spawned.cancel()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that the node keeps hold of; what it raises is logged."""
-        task = asyncio.create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, None], whose: Connection | None = None) -> asyncio.Task[None]:
+        """A task that the node keeps hold of; what it raises is logged, and all that it logs says whose it is."""
+        if whose is None:
+            task = asyncio.create_task(work)
+        else:
+            with bound(**whose.who()):
+                task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -112,16 +118,11 @@ class Node:
             self.log.error("task_failed", traceback=error)
 
     async def drain(self) -> None:
-        """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
-        self.is_draining = True
-        for connection in list(self.connections.values()):
-            connection.read_or_not()
-        await self.sends.finish()
-        for connection in list(self.connections.values()):
-            connection.end("draining")
-        await self.commits.store()
-        await self.presence.leave()
-        await self.reader.leave()
+        """Before the end: no new connections, everything sent is answered, clients are told, offsets are stored, and
+        the store is told that this node is no more.
+        """
+        await self.ending.say_goodbye()
+        await self.ending.leave()
 
     def not_ready(self) -> list[str]:
         """Why this node should get no new connections; empty when it is ready."""
@@ -132,7 +133,7 @@ class Node:
             reasons.append("reader: no mailbox")
         elif (silent := time.monotonic() - self.reader.last_seen) > self.settings.not_ready_s:
             reasons.append(f"reader: no beat for {silent:.1f} s")
-        if self.is_draining:
+        if self.ending.is_announced:
             reasons.append("draining")
         return reasons
 
@@ -186,7 +187,7 @@ class Node:
         spells bookmarks, it is a `MarkedConnection`. Raises `too_many_connections`, `draining`, `rate_limited`, and
         `unauthorised` for a server key that was revoked just now, or may not read.
         """
-        if self.is_draining:
+        if self.ending.has_begun:
             raise WaypostError("draining")
         if len(self.connections) >= self.settings.limits.connections:
             raise WaypostError("too_many_connections", "this node has as many connections as it may")
@@ -234,10 +235,12 @@ class Node:
         self.connections[connection.number] = connection
         self._users.setdefault(principal.user, set()).add(connection)
         self.sign_ins.watch(connection)
+        departures.log_arrival(connection)
         return connection
 
-    def disconnected(self, connection: Connection) -> None:
-        """The socket is gone."""
+    def disconnected(self, connection: Connection, code: int, reason: str) -> None:
+        """The socket is gone; `reason`: why we ended it, "" where we did not."""
+        departures.log_departure(connection, code, reason)
         self.connections.pop(connection.number, None)
         self.histories.forget(connection)
         self.sign_ins.forget(connection)
@@ -259,7 +262,7 @@ class Node:
         elif isinstance(command, commands.Commit):
             self.commits.put(connection, command)
         elif isinstance(command, commands.Open):
-            self.spawn(self.openings.open(connection, command))
+            self.spawn(self.openings.open(connection, command), connection)
         elif isinstance(command, commands.ChangeMembership):
             self._change_membership(connection, command)
         elif isinstance(command, commands.LookBack):
@@ -284,7 +287,7 @@ class Node:
         except WaypostError as problem:
             connection.session.failed(command.number, problem)
         else:
-            self.spawn(self.memberships.change(connection, command))
+            self.spawn(self.memberships.change(connection, command), connection)
 
     def _look_back(self, connection: Connection, command: commands.LookBack) -> None:
         try:
@@ -455,7 +458,7 @@ class Node:
                             before, joined = out, out + data
                         connection.out = joined
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entry
-                self.log.error("push_failed", traceback=error, connection=connection.number, stream=track.stream)
+                self.log.error("push_failed", traceback=error, stream=track.stream, **connection.who())
                 broken.append(connection)
         self._is_dispatching = False
         for connection in broken:

@@ -15,8 +15,8 @@ from service.config import Settings
 from service.core.frames import ClientFrame, Malformed
 from service.core.session import Life
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
-from service.log import Log
-from service.node.connection import Connection
+from service.log import Log, bind
+from service.node.connection import CLOSE_LOST, Connection
 from service.transports.idle import IdleWatch
 from service.transports.ready_frames import ReadyFrames, protocol_of
 
@@ -44,6 +44,7 @@ class Conversation(ABC):
     async def hold(self, connection: Connection, begin: Callable[[], None] = lambda: None) -> None:
         """Serves the connection until it ends; `begin` is called once it can be written to."""
         self.connection = connection
+        bind(**connection.who())
         self._timers["hello"] = self._loop.call_later(self.settings.hello_timeout_s, self._check_hello)
         self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
         try:
@@ -70,7 +71,7 @@ class Conversation(ABC):
             else:
                 connection.receive(self.decode(data))
         except Exception as error:  # noqa: BLE001 - a bug: this connection ends, the others go on
-            log.error("frame_failed", traceback=error, connection=connection.number)
+            log.error("frame_failed", traceback=error, **connection.who())
             connection.break_off()
 
     def ponged(self, payload: bytes) -> None:
@@ -93,7 +94,7 @@ class Conversation(ABC):
     def lost(self) -> None:
         """The socket is gone."""
         if self.connection is not None:
-            self.connection.closed()
+            self.connection.closed(self.protocol.ended_with)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -108,6 +109,7 @@ class Conversation(ABC):
         assert connection is not None
         may_speak = connection.is_reading and not connection.is_paused
         if may_speak and time.monotonic() - self._heard_at > 2 * self.settings.ping_s:
+            connection.closed(CLOSE_LOST, "silent")
             self.protocol.transport.abort()
             return
         if not connection.is_paused:
@@ -123,6 +125,9 @@ class Conversation(ABC):
 async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> None:
     """Who may not in: browsers see no HTTP status, so the refusal is said in a frame and a close code."""
     protocol = protocol_of(websocket.scope)
-    protocol.transport.write(text)
-    protocol.close(ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105), problem.code)
+    if not protocol.close_sent:  # the node ends, and has said so
+        protocol.transport.write(text)
+    close_code = ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105)
+    log.debug("connection_refused", code=problem.code, close_code=close_code)
+    protocol.close(close_code, problem.code)
     await protocol.closed()
