@@ -233,6 +233,9 @@ class Server(uvicorn.Server):
         left_s = begun + self._drain_s - time.monotonic()
         self.config.timeout_graceful_shutdown = max(1, math.ceil(left_s))
         await super().shutdown(sockets)
+        if self.force_exit:  # which uvicorn skips then
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), LEAVE_S)
 
     async def _drain(self, begun: float) -> None:
         log.info("draining", connections=len(self._node.connections))

@@ -3,7 +3,7 @@
 import time
 
 from service.log import Fields, Log
-from service.node.connection import Connection
+from service.node.connection import CLOSE_LOST, Connection
 
 log = Log("connections")
 
@@ -24,7 +24,7 @@ def log_departure(connection: Connection, code: int, reason: str) -> None:
         return
     said: Fields = {
         "close_code": code,
-        "reason": reason or "client",
+        "reason": reason or ("lost" if code == CLOSE_LOST else "client"),
         "transport": connection.codec.transport,
         "duration_s": round(time.monotonic() - connection.since, 3),
         "streams": len(connection.cursors),

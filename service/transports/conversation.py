@@ -55,7 +55,7 @@ class Conversation(ABC):
             for timer in self._timers.values():
                 timer.cancel()
             self._idle.end()
-            connection.closed()
+            connection.closed(self.protocol.ended_with)
 
     # -- what the socket tells -----------------------------------------------------------------------------------------
 
