@@ -37,7 +37,7 @@ class Ending:
         """Tells every client to go on elsewhere, after the answers to all that it has sent. Returns how many."""
         self.is_announced = self.has_begun = True
         everybody = list(self._node.connections.values())
-        rounds = max(1, int(min(self._goodbyes_s, len(everybody) / GOODBYES_PER_S) / ROUND_S))
+        rounds = max(1, round(min(self._goodbyes_s, len(everybody) / GOODBYES_PER_S) / ROUND_S))
         size = -(-len(everybody) // rounds)
         begun = time.monotonic()
         for nth in range(rounds):
