@@ -185,7 +185,8 @@ class Worker:
                 log.info("run_started", worker=shift.worker, job=name, job_run=taken.id, count=taken.report.resumed)
                 self._at_work.add(name)
                 try:
-                    _say(await carry_out(taken, self._table[name], shift))
+                    with bound(job=name, job_run=taken.id):
+                        _say(await carry_out(taken, self._table[name], shift))
                 finally:
                     self._at_work.discard(name)
             return 0.0 if taken != "held" else RETRY_S
