@@ -20,7 +20,7 @@ from apscheduler.triggers.date import DateTrigger
 
 from service.config import JOBS, Schedule, Settings
 from service.errors import Unavailable, WaypostError
-from service.log import Fields, Log
+from service.log import Fields, Log, bound
 from service.store import JobReport, Store, StoreOptions
 from workers import audit, devices, groups, retention
 from workers.door import Door

@@ -174,7 +174,7 @@ async def test_a_second_signal_breaks_off_a_drain(database: Server, start_node: 
 
 
 async def test_who_has_not_said_who_they_are_holds_nothing_up(start_node: StartNode) -> None:
-    node = start_node(**SIGNED, drain_s=600, hello_timeout_s=600)
+    node = start_node("a", **SIGNED, drain_s=600, hello_timeout_s=600)
     stranger = await Phone.dial(node.url, None)
     node.signal(signal.SIGTERM)
     assert await stranger.ends() == 4002

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from service.config import Settings
-from service.log import FLOOD_LINES, FLOOD_S, Flood, Log, bound, set_up
+from service.log import Log, bound, set_up
+from service.log.lines import FLOOD_LINES, FLOOD_S, Flood
 
 Format = Literal["auto", "text", "json"]
 Begin = Callable[[Format], io.StringIO]

@@ -1,31 +1,23 @@
-"""Logging: one event a line, on standard error; `key=value` after it, or JSON.
+"""What becomes of an event: a line of text or JSON, by a chain of structlog's processors; floods are suppressed."""
 
-    2026-01-31T09:15:02.114Z warning supervise child_ended child=valkey exit_code=-9 delay_s=0.2 node=edge-1
-
-`Fields` is the one list of what a line may say; a type checker refuses any other. Bodies of messages, tokens and
-URLs with passwords are not on it. `bound` adds fields to all lines below it. The way of a line is the standard
-library's, so that uvicorn's take it too; what becomes of it is a chain of structlog's processors.
-"""
-
-import contextlib
 import contextvars
 import datetime
 import json
 import logging
 import re
-import sys
 import textwrap
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol, TextIO, TypedDict, Unpack
+from typing import TextIO
 
-from structlog.contextvars import bind_contextvars, bound_contextvars, merge_contextvars
+from structlog.contextvars import merge_contextvars
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
 from structlog.processors import JSONRenderer, format_exc_info
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-ROOT = "waypost"
+from service.log.choices import ROOT, Choices
+
 LIBRARY_SAID = "said"  # the event of a line that a library writes: its words are the detail
 # From `info` on, so many lines of one event in so many seconds: enough to see what it is, and too few to fill a disk
 # with a storm of reconnects. Who asks for `debug` wants every line.
@@ -37,147 +29,7 @@ _RESET, _DIM, _BOLD, _CYAN = "\x1b[0m", "\x1b[2m", "\x1b[1m", "\x1b[36m"
 _LEVELS = {"debug": _DIM, "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31;1m", "critical": "\x1b[31;1m"}
 
 
-class Fields(TypedDict, total=False):
-    """What a log line may name. A field means the same thing wherever it stands; names end in their unit."""
-
-    child: str  # a process that `waypost up` or `serve` keeps alive
-    close_code: int  # WebSocket close code, on Server-Sent Events the one that a WebSocket would have got
-    code: str  # a code of service/errors.py
-    connection: int  # the connection's number in this node; with `node` there is no other
-    connections: int  # how many
-    count: int  # of whatever the event names
-    delay_s: float  # pause before the next try
-    detail: str  # a sentence for people
-    device: str
-    duration_s: float  # how long it has lasted
-    entry: str  # an entry id
-    epoch: str
-    error: str  # class and text of an exception
-    exit_code: int | None  # negative: ended by that signal
-    group: str
-    head: str  # an entry id
-    job: str  # a scheduled job
-    job_run: str  # one run of it
-    lag_ms: float  # behind the newest entry
-    mailbox: str
-    method: str  # of HTTP
-    node: str
-    offset: str  # an entry id
-    path: str  # a file
-    pid: int
-    position: str  # an entry id
-    reason: str  # why, in one word
-    request: str  # the request's id, `x-request-id`
-    route: str  # a path of the table of routes, with the names of what stands in it; never what a client asked for
-    run: str  # run id of the store's server
-    sends: int  # messages, joins and leaves that a connection has asked for
-    signal: str
-    status: int  # of HTTP
-    stream: str
-    streams: int  # how many
-    suppressed: int  # lines of the same event that were not written
-    took_ms: float
-    transport: str  # `websocket`, `chat` or `events`
-    url: str  # where something is served; never one with a password
-    user: str
-    worker: str  # a process that runs scheduled jobs
-
-
-class Whose(TypedDict, total=False):
-    """The part of it that says whose connection it is about."""
-
-    connection: int
-    device: str
-    user: str
-
-
-class Log:
-    """A module's log: `log = Log("reader")`, then `log.info("attached", stream=stream, count=3)`.
-
-    An event is a short name in the past tense or of a state, the same for the same happening; docs/operations.md has a
-    table of them. A line whose level is not wanted costs one look at a table.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._logger = logging.getLogger(f"{ROOT}.{name}")
-
-    @property
-    def is_chatty(self) -> bool:
-        """Whether lines of level debug are written: ask where finding out what they say costs something."""
-        return self._logger.isEnabledFor(logging.DEBUG)
-
-    def debug(self, event: str, **fields: Unpack[Fields]) -> None:
-        """What only somebody who looks for a fault wants to read: one line for each connection or call."""
-        self._write(logging.DEBUG, event, fields)
-
-    def info(self, event: str, **fields: Unpack[Fields]) -> None:
-        """What happens seldom and is as it should be: starts, stops."""
-        self._write(logging.INFO, event, fields)
-
-    def warning(self, event: str, **fields: Unpack[Fields]) -> None:
-        """What is not as it should be and mends itself."""
-        self._write(logging.WARNING, event, fields)
-
-    def error(self, event: str, *, traceback: BaseException | None = None, **fields: Unpack[Fields]) -> None:
-        """What somebody has to look at. `traceback` is printed in the lines below, in JSON in a field of its own."""
-        self._write(logging.ERROR, event, fields, traceback)
-
-    def _write(self, level: int, event: str, fields: Fields, traceback: BaseException | None = None) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, extra={"fields": fields}, exc_info=traceback)
-
-
-def bound(**fields: Unpack[Fields]) -> contextlib.AbstractContextManager[None]:
-    """Within it, and in tasks that are begun within it, every line has these fields, unless it says them itself."""
-    return bound_contextvars(**fields)
-
-
-def bind(**fields: Unpack[Fields]) -> None:
-    """The same for the rest of this task: for what is found out within `bound`."""
-    bind_contextvars(**fields)
-
-
-# -- setting up --------------------------------------------------------------------------------------------------------
-
-
-class Choices(Protocol):
-    """What of the settings is about logging."""
-
-    @property
-    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
-        """From where on lines are written."""
-
-    @property
-    def log_format(self) -> Literal["auto", "text", "json"]:
-        """How. `auto`: with colours on a terminal, else text."""
-
-    @property
-    def node(self) -> str:
-        """Who writes them."""
-
-
-def set_up(chosen: Choices) -> None:
-    """Send every log line of this process to standard error.
-
-    uvicorn's loggers go the same way (start it with `log_config=None`); its access log is off, since ours says it
-    without the query. May be called again.
-    """
-    root = logging.getLogger()
-    for before in root.handlers:
-        if isinstance(before, _Handler):
-            before.close()
-    root.handlers[:] = [_Handler(sys.stderr, chosen)]
-    # Other people's libraries speak up only when something is wrong.
-    root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT).setLevel(chosen.log_level.upper())
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-    logging.getLogger("uvicorn.access").disabled = True
-
-
-class _Handler(logging.StreamHandler[TextIO]):
+class Lines(logging.StreamHandler[TextIO]):
     """Writes lines, and says at the end what it has suppressed."""
 
     def __init__(self, stream: TextIO, chosen: Choices) -> None:
