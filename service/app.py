@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import functools
 import gc
+import math
 import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from socket import socket
-from typing import TYPE_CHECKING, cast
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 import uvloop
@@ -28,7 +31,7 @@ from service.api.problems import no_route
 from service.api.routes import ROUTES
 from service.config import Settings
 from service.config.tls import server_context
-from service.errors import Reset, WaypostError
+from service.errors import ERRORS, Reset, WaypostError
 from service.log import Log
 from service.metrics.snapshot import Folder
 from service.node import Node
@@ -37,6 +40,7 @@ from service.transports import chat, sse, websocket
 from service.transports.bounded_http import Door
 from service.transports.ready_events import ReadyEvents
 from service.transports.ready_frames import ReadyFrames
+from service.transports.requests import Requests
 from service.transports.security_headers import SecurityHeaders
 from service.transports.silent import Silent
 from service.transports.tls_listener import TlsListener
@@ -53,6 +57,8 @@ GARBAGE_LOOK = 5000
 CROWD = 10
 KEEP_ALIVE_S = 5  # between two requests: a page that asks again at once need not shake hands again
 GOODBYE_LOOK_S = 0.02  # between two looks whether the clients have gone, while draining
+# What is left of a drain that was cut short: for taking the node out of the store, and for requests under way.
+LEAVE_S = 1.0
 READY_LOOK_S = 0.05  # between two looks whether the node is ready, while it starts
 # How long connections that wait in sockets we were given are kept waiting for the node to be ready. One that is taken
 # earlier is told `unavailable`; where the store is away that is the truth.
@@ -164,6 +170,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._node = node
         self._drain_s = settings.drain_s
+        self._delay_s = settings.drain_delay_s
+        self._hurry = asyncio.Event()
         self._scheme = "https" if door.tls else "http"
         self._door = door
         self._tell = tell
@@ -205,21 +213,67 @@ class Server(uvicorn.Server):
         log.info("ready", node=self._node.name)
         self._tell("ready")
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends the node in order, the next one at once."""
+        del frame
+        name = signal.Signals(sig).name
+        if self.should_exit:
+            log.warning("hurried", signal=name)
+            self.force_exit = True
+            self._hurry.set()
+        else:
+            log.info("stopping", signal=name)
+            self.should_exit = True
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drains within the time for it, then stops."""
         self._looking.cancel()
+        self._node.ending.announce()
+        await self._unless_hurried(asyncio.sleep(self._delay_s))
+        begun = time.monotonic()
+        for server in self.servers:
+            server.close()
+        for one in sockets or ():
+            one.close()
+        await self._unless_hurried(self._drain(begun))
+        self._door.silent.close()
+        left_s = begun + self._drain_s - time.monotonic()
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(left_s))
+        await super().shutdown(sockets)
+        if self.force_exit:  # which uvicorn skips then
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), LEAVE_S)
+
+    async def _drain(self, begun: float) -> None:
+        log.info("draining", connections=len(self._node.connections))
         try:
             async with asyncio.timeout(self._drain_s):
-                await self._node.drain()
+                told = await self._node.ending.say_goodbye()
+                for one in list(self.server_state.connections):
+                    if isinstance(one, ReadyFrames):
+                        one.turn_away(ERRORS["draining"].close or 0, "draining")
+                await self._node.ending.leave()
                 # Cut off before its client has answered, a connection would take the close code down with it.
                 while any(map(_is_conversing, self.server_state.connections)):  # noqa: ASYNC110 - uvicorn's
                     await asyncio.sleep(GOODBYE_LOOK_S)
+            log.info("drained", took_ms=round((time.monotonic() - begun) * 1000), connections=told)
         except TimeoutError:
-            log.warning("drain_cut_short", took_ms=self._drain_s * 1000)
-        for server in self.servers:
-            server.close()
-        self._door.silent.close()
-        await super().shutdown(sockets)
+            here = sum(map(_is_conversing, self.server_state.connections))
+            log.warning("drain_cut_short", took_ms=round((time.monotonic() - begun) * 1000), connections=here)
+            if not self._node.ending.has_left:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._node.ending.leave(), LEAVE_S)
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it, or breaks it off when somebody has lost patience."""
+        doing, hurry = asyncio.create_task(work), asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((doing, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if doing.done():
+            doing.result()
+        else:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -289,7 +343,7 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         node.numbers,
     )
     config = uvicorn.Config(
-        SecurityHeaders(app),
+        Requests(SecurityHeaders(app)),
         http=cast("type[asyncio.Protocol]", functools.partial(ReadyEvents, door=door)),
         host=settings.host,
         port=settings.port,
@@ -314,7 +368,9 @@ async def _serve(settings: Settings, sockets: Sequence[socket], tell: Callable[[
         await server.serve(list(sockets) or None)
     except SystemExit as failure:  # uvicorn's way to say that it could not start; it has said why
         raise CannotStart("the node could not start") from failure
-    has_failed = not server.started or not app.state.running.cancelled()
+    running = app.state.running
+    # Whoever is in a hurry does not wait until it has ended.
+    has_failed = not server.started or not (running.cancelled() or (server.force_exit and not running.done()))
     return 1 if has_failed else 0
 
 

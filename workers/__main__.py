@@ -21,7 +21,7 @@ from apscheduler.triggers.date import DateTrigger
 from service.config import JOBS, Schedule, Settings
 from service.errors import Unavailable, WaypostError
 from service.inspection.schedule import due_in_ms
-from service.log import Fields, Log
+from service.log import Fields, Log, bound
 from service.store import JobReport, Store, StoreOptions
 from workers import audit, devices, groups, retention, survey
 from workers.door import Door
@@ -186,7 +186,8 @@ class Worker:
                 log.info("run_started", worker=shift.worker, job=name, job_run=taken.id, count=taken.report.resumed)
                 self._at_work.add(name)
                 try:
-                    _say(await carry_out(taken, self._table[name], shift))
+                    with bound(job=name, job_run=taken.id):
+                        _say(await carry_out(taken, self._table[name], shift))
                 finally:
                     self._at_work.discard(name)
             return 0.0 if taken != "held" else RETRY_S

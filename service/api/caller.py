@@ -4,6 +4,7 @@ from starlette.requests import Request
 
 from service.auth import Principal, check_origin, credentials_of, may
 from service.errors import WaypostError
+from service.log import bind
 from service.node import Node
 
 
@@ -32,6 +33,8 @@ async def administrator(request: Request) -> Principal:
 def _counted(node: Node, principal: Principal | None) -> Principal:
     if principal is None:
         raise WaypostError("unauthorised", "no sign-in was given")
+    if principal.user:
+        bind(user=principal.user)
     if principal.user and not principal.key:
         node.rates.count("requests", principal.user)
     return principal

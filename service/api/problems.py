@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.reading import declared_length, is_read
 from service.core.problems import problem_of
-from service.errors import WaypostError
+from service.errors import ERRORS, WaypostError
 from service.log import Log
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -95,6 +95,7 @@ def telling(handler: Handler) -> Handler:
             return await handler(request)
         except WaypostError as problem:
             count(request, problem.code)
+            log_refusal(problem)
             return refusal(problem, is_last=_has_more_to_come(request))
         except Exception as error:  # noqa: BLE001 - a bug: the client is told that it is ours
             log.error("request_failed", traceback=error)
@@ -102,6 +103,15 @@ def telling(handler: Handler) -> Handler:
             return refusal(WaypostError("internal"), is_last=_has_more_to_come(request))
 
     return handle
+
+
+def log_refusal(problem: WaypostError) -> None:
+    """What is the caller's fault interests who looks for it; what is ours interests operators."""
+    status = ERRORS[problem.code].http
+    if status >= 500:
+        log.warning("request_refused", code=problem.code, status=status)
+    else:
+        log.debug("request_refused", code=problem.code, status=status)
 
 
 def _has_more_to_come(request: Request) -> bool:

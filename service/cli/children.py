@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import service
+from service.config import Settings
 from service.log import Log
 from service.supervise import Supervisor
 
@@ -20,6 +21,11 @@ TREE = str(Path(service.__file__).resolve().parent.parent)
 
 NODE_READY_TIMEOUT_S = 60.0
 NODE_STOP_MARGIN_S = 5.0  # what a node needs to end beside its drain
+
+
+def node_stop_timeout_s(settings: Settings) -> float:
+    """How long a node may take from SIGTERM to its end."""
+    return settings.drain_delay_s + settings.drain_s + NODE_STOP_MARGIN_S
 
 
 def command(*words: str) -> list[str]:

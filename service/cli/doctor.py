@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Print what was found. 1: something is bad."""
-    log.set_up("error")  # what is wrong is said below, once
+    log.set_up(msgspec.structs.replace(settings, log_level="error"))  # what is wrong is said below, once
     found = asyncio.run(_examine(args, settings))
     if args.json:
         print(json.dumps([msgspec.to_builtins(finding) for finding in found]))

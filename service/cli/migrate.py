@@ -24,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Print what there is or what was done, a line each. 1: the store is out of reach or refuses."""
-    log.set_up(settings.log_level)
+    log.set_up(settings)
 
     from migrations import __main__ as migrations  # noqa: PLC0415 - see service/cli
 

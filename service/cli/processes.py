@@ -11,7 +11,7 @@ import sys
 from socket import socket
 
 from service.cli import ports, tls
-from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
+from service.cli.children import NODE_READY_TIMEOUT_S, command, environ, node_stop_timeout_s, until_signal
 from service.config import Settings
 from service.log import Log
 from service.metrics.snapshot import OwnFolder
@@ -92,7 +92,7 @@ class _Node:
             fds=[*(one.fileno() for one in self._sockets), self._tell],
             is_ready=self._is_serving,
             ready_timeout_s=NODE_READY_TIMEOUT_S,
-            stop_timeout_s=settings.drain_s + NODE_STOP_MARGIN_S,
+            stop_timeout_s=node_stop_timeout_s(settings),
         )
 
     async def _is_serving(self) -> bool:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         for line in lacking:
             print(f"waypost: {line}", file=sys.stderr)
         return 1
-    log.set_up(settings.log_level)
+    log.set_up(settings)
     count = args.processes or settings.processes
     if count > 1 and not args.listen_on:
         return processes.run(settings, count)

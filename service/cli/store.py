@@ -41,7 +41,7 @@ def find(args: argparse.Namespace, settings: Settings) -> str | None:
 
 def work(do: Callable[[argparse.Namespace, Settings], int], args: argparse.Namespace, settings: Settings) -> int:
     """Do something to the store that is meant, whose URL the settings then have. 1: there is none, or it refuses."""
-    log.set_up(settings.log_level)
+    log.set_up(settings)
     url = find(args, settings)
     if url is None:
         return 1

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from service.cli import ports, tls
-from service.cli.children import NODE_READY_TIMEOUT_S, NODE_STOP_MARGIN_S, command, environ, until_signal
+from service.cli.children import NODE_READY_TIMEOUT_S, command, environ, node_stop_timeout_s, until_signal
 from service.config import JOBS, Settings
 from service.embedded import DataFolder, EmbeddedError
 from service.errors import WaypostError
@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Run until Ctrl-C or SIGTERM. 0: stopped by one of them. 1: could not start."""
     del args
-    set_up_log(settings.log_level)
+    set_up_log(settings)
     try:
         return asyncio.run(_up(settings))
     except (UpError, ports.PortError, EmbeddedError, ChildFailed, WaypostError) as error:
@@ -97,7 +97,7 @@ async def _start(settings: Settings, folder: DataFolder, supervisor: Supervisor)
             environ=variables | ({} if settings.has_key_material else {"WAYPOST_JWT_SECRETS": folder.make_secret()}),
             is_ready=lambda: _is_node_ready(settings),
             ready_timeout_s=NODE_READY_TIMEOUT_S,
-            stop_timeout_s=settings.drain_s + NODE_STOP_MARGIN_S,
+            stop_timeout_s=node_stop_timeout_s(settings),
         )
     )
     await supervisor.start(

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.json and not args.once:
         print("waypost: --json goes with --once JOB", file=sys.stderr)
         return EXIT_USAGE
-    log.set_up(settings.log_level)
+    log.set_up(settings)
     url = store.find(args, settings)
     if url is None:
         return 1

@@ -100,7 +100,8 @@ def load(environ: Mapping[str, str], *, dev_default: bool = False, is_serving: b
     """The settings that `environ` and the file it names give.
 
     `dev_default` is `dev` where nobody chose it. `is_serving`: the certificate is going to be used, so it is looked at;
-    other commands may not be allowed to read its key. Raises `SettingsError` with everything that is wrong.
+    other commands may not be allowed to read its key. NO_COLOR takes the colours from the log, as everywhere. Raises
+    `SettingsError` with everything that is wrong.
     """
     wrong: list[str] = []
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
@@ -123,6 +124,8 @@ def load(environ: Mapping[str, str], *, dev_default: bool = False, is_serving: b
             values[setting.table][setting.key] = _convert(raw, setting.type, is_text=is_text)
         except msgspec.ValidationError as error:
             wrong.append(f"{where}: {_plain(error, setting.type, is_text=is_text)}")
+    if environ.get("NO_COLOR") and values[""].get("log_format", "auto") == "auto":
+        values[""]["log_format"] = "text"
     if values[""]["dev"]:
         values["limits"] = {**dict.fromkeys(RATES, 0.0), **values["limits"]}
     wrong += [line for job in JOBS for line in wrong_schedule(job, values[f"jobs.{job}"])]

@@ -229,8 +229,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     origins: str = ""
     # What `waypost send` and `waypost listen` sign in with: on a command line everybody on the machine could read it.
     token: str = ""
-    # `info` has a line for each start, stop and failure; `debug` one for each connection.
+    # `info` has a line for each start, stop and failure; `debug` one for each connection and request.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # `text`: key=value, for eyes and grep; `json`: for what collects it. `auto`: text, on a terminal with colours
+    # unless NO_COLOR is set.
+    log_format: Literal["auto", "text", "json"] = "auto"
     # Where clients find a node. Empty: http:// (with TLS https://) with host and port.
     url: str = ""
     # Below the 30-60 s after which proxies and mobile networks drop a silent connection.
@@ -273,7 +276,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     announce: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1000
     # No beat for this long: the reader stands still, so the node is not ready.
     not_ready_s: Seconds = 5.0
-    # From SIGTERM until connections are cut: time to answer what was sent and to say 4002.
+    # How long a node that is to end goes on as before, with `/readyz` red, until its balancer sends nobody any more.
+    # Not needed: who is sent to a node that ends comes back to another.
+    drain_delay_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
+    # From then on until connections are cut: time to answer what was sent and to say 4002, to few at once. Half of it
+    # is for the goodbyes.
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     limits: Limits = Limits()
     retention: Retention = Retention()

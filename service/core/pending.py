@@ -53,6 +53,11 @@ class Unanswered:
         self.bytes = 0
         self._numbers = 0
 
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self._numbers
+
     def number(self) -> int:
         """A number for the next command."""
         self._numbers += 1

@@ -109,6 +109,11 @@ class Session:
         self._frames: list[ServerFrame] = []
         self._commands: list[Command] = []
 
+    @property
+    def asked(self) -> int:
+        """How many messages, joins and leaves the client has asked for."""
+        return self._asked.count
+
     # -- in: frames ----------------------------------------------------------------------------------------------------
 
     def receive(self, received: Iterable[ClientFrame | Malformed]) -> None:

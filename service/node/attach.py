@@ -49,6 +49,7 @@ class Attachments:
         self._unverified: dict[int, dict[str, EntryId]] = {}  # beat → what the mailbox must have brought by then
         self._wake = asyncio.Event()
         self._calls = asyncio.Lock()
+        self._has_left = False
 
     @property
     def count(self) -> int:
@@ -71,6 +72,17 @@ class Attachments:
         self._stray[stream] = None
         self._wake.set()
 
+    async def leave(self) -> None:
+        """The node ends: its mailbox is taken off every register, so that nobody copies anything to it any more. What
+        fails is mended by whoever finds the mailbox gone.
+        """
+        async with self._calls:
+            self._has_left = True
+            registered, self._registered = list(self._registered), {}
+            for streams in _chunks(registered):
+                token = next(self._tokens)
+                await self._store.detach(self._mailbox, [Registration(stream, token) for stream in streams])
+
     async def attach_all(self, mailbox: str) -> bool:
         """A new mailbox: attach every stream to it. Returns whether a stream's head was below its position.
 
@@ -78,6 +90,8 @@ class Attachments:
         Raises what `Store.attach` raises.
         """
         async with self._calls:
+            if self._has_left:
+                return False
             self._mailbox = mailbox
             self._registered.clear()
             self._wanted.clear()
@@ -138,14 +152,17 @@ class Attachments:
     async def _work(self) -> None:
         while self._wanted:
             async with self._calls:
+                if self._has_left:
+                    return
                 streams = list(itertools.islice(self._wanted, STREAMS_PER_CALL))
                 heads = await self._attach(streams)
                 for stream in streams:
                     self._wanted.pop(stream, None)
                 for stream, head in heads.items():
                     self._node.attached(stream, head)
-        await self._detach()
-        await self._audit()
+        if not self._has_left:
+            await self._detach()
+            await self._audit()
 
     async def _attach(self, streams: Iterable[str]) -> dict[str, EntryId]:
         wants = [Registration(stream, next(self._tokens)) for stream in streams]

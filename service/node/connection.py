@@ -6,6 +6,7 @@ streams behind, and while a stream is behind nothing is queued for it.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -21,12 +22,14 @@ from service.core.names import ZERO, EntryId, user_stream
 from service.core.paging import Gap
 from service.core.session import Session
 from service.errors import WaypostError
+from service.log import Whose
 from service.store import Outcome, Outgoing
 
 if TYPE_CHECKING:
     from service.node.node import Node
 
 CLOSE_INTERNAL = 1011  # RFC 6455: the server met something that it did not expect
+CLOSE_LOST = 1006  # RFC 6455: what an end without a close frame counts as
 
 EncodeEntry = Callable[[str, Entry], bytes]
 
@@ -68,6 +71,10 @@ class Codec(Protocol):
         """An announced gap."""
 
     @property
+    def transport(self) -> str:
+        """The protocol's name in the log."""
+
+    @property
     def entry(self) -> EncodeEntry:
         """An entry of a stream: the same bytes for every connection whose codec gives this same function."""
 
@@ -107,6 +114,7 @@ class Connection:
         "encode_entry",
         "inbox_head",
         "is_closed",
+        "is_leaving",
         "is_paused",
         "is_reading",
         "number",
@@ -115,6 +123,7 @@ class Connection:
         "send",
         "sends",
         "session",
+        "since",
         "socket",
         "spelling",
         "user",
@@ -151,6 +160,8 @@ class Connection:
         self.is_paused = False
         self.is_closed = False  # it has ended, by either side
         self.is_reading = True
+        self.is_leaving = False  # the node ends, and this client is about to be told
+        self.since = time.monotonic()
         self._behind: deque[str] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._kept: deque[bytes | Item] = deque()
@@ -213,13 +224,18 @@ class Connection:
 
     def read_or_not(self) -> None:
         """A client that has too much unanswered, or does not take the answers, is not read: its sends wait with it."""
-        should_read = not (self.session.is_congested or self.is_paused or self._node.is_draining)
+        should_read = not (self.session.is_congested or self.is_paused or self.is_leaving)
         if should_read != self.is_reading and not self.is_closed:
             self.is_reading = should_read
             if should_read:
                 self.socket.resume_reading()
             else:
                 self.socket.pause_reading()
+
+    def take_no_more(self) -> None:
+        """The node ends: what the client sends from now on is for another node."""
+        self.is_leaving = True
+        self.read_or_not()
 
     def paused(self) -> None:
         """The socket's buffer is full: nothing more is pushed until it has drained."""
@@ -233,15 +249,22 @@ class Connection:
         self.read_or_not()
         self._go_on()
 
-    def closed(self, code: int | None = None) -> None:
-        """The socket is gone; `code` is with what we have closed it, None when we have not. May be called twice."""
+    def closed(self, code: int = CLOSE_LOST, reason: str = "") -> None:
+        """The socket is gone, or as good as gone. `reason`: why we ended it, where we did. May be called again."""
         if not self.is_closed:
             self.is_closed = True
-            self._node.numbers.closed(code)
+            self._node.numbers.closed(code if reason else None)
             self.out = None
             if self._catching_up is not None:
                 self._catching_up.cancel()
-            self._node.disconnected(self)
+            self._node.disconnected(self, code, reason)
+
+    def who(self) -> Whose:
+        """Whose it is, for a line of the log."""
+        who: Whose = {"connection": self.number, "user": self.user}
+        if self.session.device:
+            who["device"] = self.session.device
+        return who
 
     def hang_up(self, code: int, reason: str) -> None:
         """Ends the connection after what has been said, what is kept back included."""
@@ -251,13 +274,13 @@ class Connection:
                 self.send(said)
         self._kept.clear()
         self.socket.close(code, reason)
-        self.closed(code)
+        self.closed(code, reason)
 
     def break_off(self) -> None:
         """Ends a connection that cannot be served: it resumes when it comes back, from what it has."""
         self.out = None
         self.socket.close(CLOSE_INTERNAL, "internal")
-        self.closed(CLOSE_INTERNAL)
+        self.closed(CLOSE_INTERNAL, "internal")
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -339,7 +362,7 @@ class Connection:
     def catch_up(self) -> None:
         """Begins to read pages, unless it does already, or has nothing to read, or nowhere to write it."""
         if self._behind and self._catching_up is None and self.has_room():
-            self._catching_up = self._node.spawn(self._catch_up())
+            self._catching_up = self._node.spawn(self._catch_up(), self)
 
     def _go_on(self) -> None:
         """There is room again, for what was waiting for it."""

@@ -109,7 +109,7 @@ class Gauges:
             "waypost_mailbox_lag_seconds": {"": node.reader.lag_s(time.monotonic())},
             "waypost_ready": {"": float(not reasons)},
             "waypost_not_ready": _kinds(reasons),
-            "waypost_draining_seconds": {"": time.monotonic() - node.draining_since if node.is_draining else 0.0},
+            "waypost_draining_seconds": {"": node.ending.took_s},
             "waypost_drain_limit_seconds": {"": settings.drain_s},
             "waypost_nodes": {"": node.nodes_alive},
             "waypost_snapshot_age_seconds": {"": 0.0},

@@ -51,7 +51,7 @@ class Histories:
         """Answers what a connection has asked, unless that is done already, or its socket is full."""
         if connection in self._waiting and connection not in self._answering and connection.has_room():
             self._answering.add(connection)
-            self._node.spawn(self._answer_all(connection))
+            self._node.spawn(self._answer_all(connection), connection)
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone."""

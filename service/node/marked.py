@@ -19,7 +19,7 @@ from service.core.names import EntryId
 from service.core.paging import Gap
 from service.core.session import Session
 from service.errors import WaypostError
-from service.node.connection import Codec, Connection, Item, Socket
+from service.node.connection import CLOSE_LOST, Codec, Connection, Item, Socket
 
 if TYPE_CHECKING:
     from service.node.node import Node
@@ -144,9 +144,9 @@ class MarkedConnection(Connection):
         self.bookmark.at = dict(starts)
         await self._keep_base(origin=self.returned.base, forget=self.returned.spent)
 
-    def closed(self, code: int | None = None) -> None:
-        """The socket is gone, see `Connection.closed`. May be called twice."""
-        super().closed(code)
+    def closed(self, code: int = CLOSE_LOST, reason: str = "") -> None:
+        """See `Connection`."""
+        super().closed(code, reason)
         if self._renewing is not None:
             self._renewing.cancel()
 
@@ -175,7 +175,7 @@ class MarkedConnection(Connection):
 
     def _renew(self) -> None:
         if self._renewing is None and not self.is_closed:
-            self._renewing = self._node.spawn(self._keep_another())
+            self._renewing = self._node.spawn(self._keep_another(), self)
 
     async def _keep_another(self) -> None:
         try:

@@ -136,7 +136,7 @@ class Memberships:
             self._questions[question] = True
         else:
             self._questions[question] = True
-            self._node.spawn(self._follow_the_group(connection, stream, question, hint))
+            self._node.spawn(self._follow_the_group(connection, stream, question, hint), connection)
 
     async def _follow_the_group(
         self, connection: Connection, stream: str, question: tuple[int, str], hint: EntryId

@@ -19,12 +19,14 @@ from service.core.entries import Arrival
 from service.core.names import EntryId, follows, parse_stream, user_stream
 from service.core.session import Life, Session
 from service.errors import Unavailable, Uncertain, WaypostError
-from service.log import Log
+from service.log import Log, bound
 from service.metrics import Numbers
+from service.node import departures
 from service.node.attach import Attachments
 from service.node.calls import Calls
 from service.node.commits import Commits
 from service.node.connection import Codec, Connection, DeafConnection, Item, Socket, wants_all
+from service.node.ending import Ending
 from service.node.fence import Fence
 from service.node.gauges import Gauges
 from service.node.groups import Groups
@@ -55,8 +57,7 @@ class Node:
         self.delivery: Delivery[Connection] = Delivery()
         self.connections: dict[int, Connection] = {}
         self.nodes_alive = 1
-        self.is_draining = False
-        self.draining_since = 0.0  # monotonic
+        self.ending = Ending(self, settings)
         self.fence = Fence(self, store)
         self.reader = Reader(self, store, settings)
         # A node that starts again under its name must not begin with tokens lower than those of its late calls.
@@ -113,9 +114,13 @@ class Node:
             for spawned in list(self._tasks):
                 spawned.cancel()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that the node keeps hold of; what it raises is logged."""
-        task = asyncio.create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, None], whose: Connection | None = None) -> asyncio.Task[None]:
+        """A task that the node keeps hold of; what it raises is logged, and all that it logs says whose it is."""
+        if whose is None:
+            task = asyncio.create_task(work)
+        else:
+            with bound(**whose.who()):
+                task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -126,17 +131,11 @@ class Node:
             self.log.error("task_failed", traceback=error)
 
     async def drain(self) -> None:
-        """Before the end: no new connections, everything sent is answered, offsets are stored, clients are told."""
-        self.is_draining = True
-        self.draining_since = time.monotonic()
-        for connection in list(self.connections.values()):
-            connection.read_or_not()
-        await self.sends.finish()
-        for connection in list(self.connections.values()):
-            connection.end("draining")
-        await self.commits.store()
-        await self.presence.leave()
-        await self.reader.leave()
+        """Before the end: no new connections, everything sent is answered, clients are told, offsets are stored, and
+        the store is told that this node is no more.
+        """
+        await self.ending.say_goodbye()
+        await self.ending.leave()
 
     def not_ready(self) -> list[str]:
         """Why this node should get no new connections; empty when it is ready."""
@@ -147,7 +146,7 @@ class Node:
             reasons.append("reader: no mailbox")
         elif (silent := time.monotonic() - self.reader.last_seen) > self.settings.not_ready_s:
             reasons.append(f"reader: no beat for {silent:.1f} s")
-        if self.is_draining:
+        if self.ending.is_announced:
             reasons.append("draining")
         return reasons
 
@@ -202,7 +201,7 @@ class Node:
         spells bookmarks, it is a `MarkedConnection`. Raises `too_many_connections`, `draining`, `rate_limited`, and
         `unauthorised` for a server key that was revoked just now, or may not read.
         """
-        if self.is_draining:
+        if self.ending.has_begun:
             raise WaypostError("draining")
         if len(self.connections) >= self.settings.limits.connections:
             raise WaypostError("too_many_connections", "this node has as many connections as it may")
@@ -251,10 +250,12 @@ class Node:
         self.numbers.connections[connection.TRANSPORT] += 1
         self._users.setdefault(principal.user, set()).add(connection)
         self.sign_ins.watch(connection)
+        departures.log_arrival(connection)
         return connection
 
-    def disconnected(self, connection: Connection) -> None:
-        """The socket is gone."""
+    def disconnected(self, connection: Connection, code: int, reason: str) -> None:
+        """The socket is gone; `reason`: why we ended it, "" where we did not."""
+        departures.log_departure(connection, code, reason)
         if self.connections.pop(connection.number, None) is not None:
             self.numbers.connections[connection.TRANSPORT] -= 1
         self.histories.forget(connection)
@@ -277,7 +278,7 @@ class Node:
         elif isinstance(command, commands.Commit):
             self.commits.put(connection, command)
         elif isinstance(command, commands.Open):
-            self.spawn(self.openings.open(connection, command))
+            self.spawn(self.openings.open(connection, command), connection)
         elif isinstance(command, commands.ChangeMembership):
             self._change_membership(connection, command)
         elif isinstance(command, commands.LookBack):
@@ -304,7 +305,7 @@ class Node:
         except WaypostError as problem:
             connection.session.failed(command.number, problem)
         else:
-            self.spawn(self.memberships.change(connection, command))
+            self.spawn(self.memberships.change(connection, command), connection)
 
     def _look_back(self, connection: Connection, command: commands.LookBack) -> None:
         try:
@@ -479,7 +480,7 @@ class Node:
                             before, joined = out, out + data
                         connection.out = joined
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entry
-                self.log.error("push_failed", traceback=error, connection=connection.number, stream=track.stream)
+                self.log.error("push_failed", traceback=error, stream=track.stream, **connection.who())
                 broken.append(connection)
         self._is_dispatching = False
         numbers.pushed += len(live) - asked  # those that were asked have counted themselves

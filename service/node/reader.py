@@ -102,6 +102,10 @@ class Reader:
     async def leave(self) -> None:
         """The node ends, and nobody is connected any more: nothing is to be put into its mailbox from now on."""
         self._has_left = True
+        try:
+            await self._node.attachments.leave()
+        except WaypostError:
+            pass  # whoever finds the mailbox gone takes it off
         await self._drop(self.mailbox)
 
     async def run(self) -> None:

@@ -66,6 +66,7 @@ class _Waiting(msgspec.Struct, frozen=True):
     asker: Asker
     number: int
     message: Outgoing
+    nth: int  # of all that this node was asked to store
     since: float  # monotonic
 
 
@@ -81,6 +82,9 @@ class Sends:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._asked = 0
+        self._settled = asyncio.Event()  # something was answered
+        self._open_from = 1  # what was asked before this is answered
         self._refused: set[Asker] = set()  # over the bounds in this turn of the loop
         self._answered: tuple[dict[str, EntryId], dict[str, EntryId]] = ({}, {})
         self._rotated = time.monotonic()
@@ -111,7 +115,7 @@ class Sends:
             key=command.key,
             is_system=bool(connection.principal.key),
         )
-        self._queue_up(_Waiting(connection, command.number, message, time.monotonic()))
+        self._queue_up(connection, command.number, message)
 
     async def post(
         self, sender: str, to: str, body: bytes, key: str | None, *, is_system: bool
@@ -126,7 +130,7 @@ class Sends:
         mid = key or self._new_mid()
         message = Outgoing(_kind_of(to), sender, to, mid, body, device="", origin=None, key=key, is_system=is_system)
         posted = Posted()
-        self._queue_up(_Waiting(posted, 0, message, time.monotonic()))
+        self._queue_up(posted, 0, message)
         return message, await posted.outcome
 
     def _is_full(self, size: int) -> bool:
@@ -144,12 +148,13 @@ class Sends:
         self._mids += 1
         return f"{self._mid_prefix}.{self._mids}"
 
-    def _queue_up(self, waiting: _Waiting) -> None:
+    def _queue_up(self, asker: Asker, number: int, message: Outgoing) -> None:
         if not self._queue:
             self._idle.clear()
             self._wake.set()
-        self._queue.append(waiting)
-        self._bytes += len(waiting.message.body)
+        self._asked += 1
+        self._queue.append(_Waiting(asker, number, message, self._asked, time.monotonic()))
+        self._bytes += len(message.body)
 
     async def run(self) -> None:
         """Hands over batches for as long as the node lives."""
@@ -163,11 +168,16 @@ class Sends:
                 else:  # nobody is to wait for a store that does not answer
                     waiting, self._queue, self._bytes = list(self._queue), deque(), 0
                     self._fail(waiting, Unavailable())
+                self._open_from = self._queue[0].nth if self._queue else self._asked + 1
+                self._settled.set()
             self._idle.set()
 
     async def finish(self) -> None:
-        """Waits until everything that was queued is answered."""
-        await self._idle.wait()
+        """Waits until everything that is queued now is answered; others may go on to send."""
+        last = self._asked
+        while self._open_from <= last:
+            self._settled.clear()
+            await self._settled.wait()
 
     def answered(self) -> dict[str, EntryId]:
         """Per stream the highest id answered in the last minute."""

@@ -92,7 +92,7 @@ class SignIns:
             connection.session.not_answered(problem, command.ref)
             return
         self._renewals += 1
-        self._node.spawn(self._renew(connection, command, self._renewals))
+        self._node.spawn(self._renew(connection, command, self._renewals), connection)
 
     async def _renew(self, connection: Connection, command: Renew, number: int) -> None:
         session = connection.session

@@ -62,7 +62,7 @@ class Turn:
                 if out is not None and not connection.is_closed:
                     send(out)
             except Exception as error:  # noqa: BLE001 - a bug in one connection is not to cost the others their entries
-                self._log.error("push_failed", traceback=error, connection=connection.number)
+                self._log.error("push_failed", traceback=error, **connection.who())
                 broken.append(connection)
         for connection in broken:
             connection.break_off()

@@ -77,6 +77,7 @@ def _plain(body: bytes) -> str:
 class ChatCodec:
     """Answers and entries as texts. Remembers which group a `ref` was about, for the texts that name it."""
 
+    transport = "chat"
     entry: EncodeEntry = staticmethod(entry_text)
 
     def __init__(self, user: str) -> None:

@@ -15,9 +15,9 @@ from service.config import Settings
 from service.core.frames import ClientFrame, Malformed
 from service.core.session import Life
 from service.errors import CLOSE_TRY_AGAIN, ERRORS, WaypostError
-from service.log import Log
+from service.log import Log, bind
 from service.metrics import Numbers
-from service.node.connection import Connection
+from service.node.connection import CLOSE_LOST, Connection
 from service.transports.idle import IdleWatch
 from service.transports.ready_frames import ReadyFrames, protocol_of
 
@@ -45,6 +45,7 @@ class Conversation(ABC):
     async def hold(self, connection: Connection, begin: Callable[[], None] = lambda: None) -> None:
         """Serves the connection until it ends; `begin` is called once it can be written to."""
         self.connection = connection
+        bind(**connection.who())
         self._timers["hello"] = self._loop.call_later(self.settings.hello_timeout_s, self._check_hello)
         self._timers["ping"] = self._loop.call_later(self.settings.ping_s, self._ping)
         try:
@@ -55,7 +56,7 @@ class Conversation(ABC):
             for timer in self._timers.values():
                 timer.cancel()
             self._idle.end()
-            connection.closed()
+            connection.closed(self.protocol.ended_with)
 
     # -- what the socket tells -----------------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ class Conversation(ABC):
             else:
                 connection.receive(self.decode(data))
         except Exception as error:  # noqa: BLE001 - a bug: this connection ends, the others go on
-            log.error("frame_failed", traceback=error, connection=connection.number)
+            log.error("frame_failed", traceback=error, **connection.who())
             connection.break_off()
 
     def ponged(self, payload: bytes) -> None:
@@ -94,7 +95,7 @@ class Conversation(ABC):
     def lost(self) -> None:
         """The socket is gone."""
         if self.connection is not None:
-            self.connection.closed()
+            self.connection.closed(self.protocol.ended_with)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -109,6 +110,7 @@ class Conversation(ABC):
         assert connection is not None
         may_speak = connection.is_reading and not connection.is_paused
         if may_speak and time.monotonic() - self._heard_at > 2 * self.settings.ping_s:
+            connection.closed(CLOSE_LOST, "silent")
             self.protocol.transport.abort()
             return
         if not connection.is_paused:
@@ -124,10 +126,12 @@ class Conversation(ABC):
 async def refuse(websocket: WebSocket, text: bytes, problem: WaypostError) -> None:
     """Who may not in: browsers see no HTTP status, so the refusal is said in a frame and a close code."""
     protocol = protocol_of(websocket.scope)
-    code = ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105)
+    close_code = ERRORS[problem.code].close or (CLOSE_TRY_AGAIN if problem.retry else 4105)
     numbers: Numbers = websocket.app.state.node.numbers
     numbers.error(problem.code)
-    numbers.closed(code)
-    protocol.transport.write(text)
-    protocol.close(code, problem.code)
+    numbers.closed(close_code)
+    if not protocol.close_sent:  # the node ends, and has said so
+        protocol.transport.write(text)
+    log.debug("connection_refused", code=problem.code, close_code=close_code)
+    protocol.close(close_code, problem.code)
     await protocol.closed()

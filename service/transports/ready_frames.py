@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from service.node.connection import CLOSE_LOST
 from service.transports.security_headers import HEADERS
 
 _quiet = logging.getLogger("uvicorn.error.clients")  # see bounded_http.py
@@ -116,6 +117,12 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         """What has been written and is not on its way yet."""
         return self.transport.get_write_buffer_size()
 
+    @property
+    def ended_with(self) -> int:
+        """The close code that the client sent, or we sent to one that broke the rules of the protocol."""
+        close = self.conn.close_rcvd or self.conn.close_sent
+        return CLOSE_LOST if close is None else close.code
+
     def ping(self, payload: bytes) -> None:
         """Sends a ping; the pong comes to the listener."""
         if not self.close_sent and not self.transport.is_closing():
@@ -166,6 +173,11 @@ class ReadyFrames(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.resume_reading()
         self.close_timer = self.loop.call_later(CLOSE_WAIT_S, self.transport.abort)
+
+    def turn_away(self, code: int, reason: str) -> None:
+        """Closes it, if nobody has begun to listen: somebody who has not said yet who they are."""
+        if self._listener is None:
+            self.close(code, reason)
 
     # -- what uvicorn's protocol is told -------------------------------------------------------------------------------
 

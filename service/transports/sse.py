@@ -31,11 +31,14 @@ from service.core.frames import ServerFrame
 from service.core.names import check_name, user_stream
 from service.core.paging import Gap
 from service.errors import ERRORS, Unavailable, WaypostError
+from service.log import Log, bind
 from service.node import Node
 from service.node.connection import EncodeEntry, gap_frame
 from service.node.marked import MarkedConnection, find_return
 from service.transports.idle import IdleWatch
 from service.transports.ready_events import ReadyEvents, protocol_of
+
+log = Log("events")
 
 CONTENT_TYPE = "text/event-stream"
 HEADERS = {
@@ -72,6 +75,7 @@ def retry(at_least_s: float = 0.0) -> bytes:
 class EventCodec:
     """JSON objects, one in each event."""
 
+    transport = "events"
     entry: EncodeEntry = staticmethod(entry_event)
 
     def frame(self, frame: ServerFrame) -> bytes:
@@ -106,6 +110,7 @@ class EventStream(Response):
     async def open(self, connection: MarkedConnection, hello: frames.Hello) -> None:
         """Opens the session. Raises why it was not opened."""
         self.connection = connection
+        bind(**connection.who())
         settings = self._settings
         self._protocol.listen(self, settings.limits.write_buffer_bytes, settings.idle_close_s)
         try:
@@ -244,6 +249,8 @@ async def events(request: Request) -> Response:
         if not (problem.retry and _takes_events(request)):
             raise
         request.app.state.node.numbers.error(problem.code)
+        if problem.code != "draining":
+            log.warning("request_refused", code=problem.code, status=ERRORS[problem.code].http)
         return Passing(problem)
 
 

@@ -28,6 +28,7 @@ def entry_frame(stream: str, entry: Entry) -> bytes:
 class WireCodec:
     """JSON objects, one in each WebSocket frame."""
 
+    transport = "websocket"
     entry: EncodeEntry = staticmethod(entry_frame)
 
     def frame(self, frame: ServerFrame) -> bytes:

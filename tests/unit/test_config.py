@@ -46,6 +46,19 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert settings.url == "http://[::1]:9001"
 
 
+@pytest.mark.parametrize(
+    ("environ", "format_"),
+    [
+        ({}, "auto"),
+        ({"NO_COLOR": ""}, "auto"),
+        ({"NO_COLOR": "1"}, "text"),
+        ({"NO_COLOR": "1", "WAYPOST_LOG_FORMAT": "json"}, "json"),
+    ],
+)
+def test_no_color_takes_the_colours_from_the_log(environ: dict[str, str], format_: str) -> None:
+    assert load(environ).log_format == format_
+
+
 def test_an_empty_variable_counts_as_not_given(tmp_path: Path) -> None:
     environ = toml(tmp_path, "port = 9000\n")
     assert load(environ | {"WAYPOST_PORT": "", "WAYPOST_REDIS_URL": "", "WAYPOST_NO_SUCH": ""}).port == 9000

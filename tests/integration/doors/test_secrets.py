@@ -5,7 +5,6 @@ import functools
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import jwt
 import pytest
@@ -72,8 +71,8 @@ class Answers:
         await phone.leave()
 
 
-@pytest.mark.parametrize("log_level", ["debug"])
-async def test_no_secret_is_said(tmp_path: Path, log_level: str) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_no_secret_is_said(log_format: str) -> None:
     port = free_port()
     with Server("valkey", "--port", str(port)) as server:
         await migrations.up(server.url)
@@ -83,7 +82,8 @@ async def test_no_secret_is_said(tmp_path: Path, log_level: str) -> None:
         settings = {
             "dev": 0,
             "jwt_secrets": ",".join(SECRETS),
-            "log_level": log_level,
+            "log_level": "debug",
+            "log_format": log_format,
             "ssl_certfile": CERTIFICATES.server,
             "ssl_keyfile": CERTIFICATES.server_key_encrypted,
             "ssl_keyfile_password": KEY_PASSWORD,
@@ -95,7 +95,9 @@ async def test_no_secret_is_said(tmp_path: Path, log_level: str) -> None:
             "mailbox_ttl_s": 2,
         }
         node = NodeProcess(url, "discreet", **settings)
-        worker = WorkerProcess(url, log_level=log_level, jobs_retention_every="1s", jwt_secrets=",".join(SECRETS))
+        worker = WorkerProcess(
+            url, log_level="debug", log_format=log_format, jobs_retention_every="1s", jwt_secrets=",".join(SECRETS)
+        )
         tokens = {
             "good": mint("alice", secret=SECRETS[0]),
             "older": mint("alice", secret=SECRETS[1]),
@@ -124,6 +126,8 @@ async def test_no_secret_is_said(tmp_path: Path, log_level: str) -> None:
                 statuses.add(await said.http(f"?token={token}", path=f"/v1/streams/{token}/messages"))
                 statuses.add(await said.http(f"?token={token}", path="/v1/messages", body=f'{{"to":"{token}"'.encode()))
                 statuses.add(await said.http(f"?token={token}&token={token}"))
+                statuses.add(await said.http(f"?token={token}", path=f"/nothing/{token}"))
+                statuses.add(await said.http("", f"Referer: https://a.example/?{token}"))
                 await said.wire(f"?token={token}")
                 await said.wire(f"?token={token}", path="/chat/channel/alice")
                 await said.wire("", {"type": "hello", "token": token}, {"type": "auth", "ref": 1, "token": token})

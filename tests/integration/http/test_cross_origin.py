@@ -40,7 +40,7 @@ async def test_a_page_that_is_listed_may_ask_and_read(listed: NodeProcess, alice
     for answer in (sent, refused):  # a refusal is for reading too
         assert answer.headers["access-control-allow-origin"] == APP
         assert "Origin" in answer.headers["vary"]
-        assert answer.headers["access-control-expose-headers"] == "Retry-After"
+        assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Request-Id"
 
 
 async def fetch_preflight(node: NodeProcess, method: str) -> Answer:

@@ -98,7 +98,7 @@ def test_it_starts_and_ctrl_c_ends_everything(folder: DataFolder, start: Start) 
     assert f"In a browser: http://127.0.0.1:{up.port}/\n" in up.said
     assert "Scheduled jobs run beside it: retention every 5m, devices every 1h," in up.said
     assert f"listen --url http://127.0.0.1:{up.port} --user bob" in up.said
-    assert up.stop()
+    assert " info app drained " in up.stop()  # of the node
     assert not any(map(is_running, children))
     assert not list(folder.path.glob("*.pid"))
     assert not folder.socket.exists()

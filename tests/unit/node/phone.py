@@ -25,6 +25,7 @@ ENTRY_TYPES = ("message", "joined", "left", "redacted")
 class Plain:
     """The wire, a line a frame."""
 
+    transport = "plain"
     entry: EncodeEntry = staticmethod(lambda stream, entry: frames.encode_entry(stream, entry) + b"\n")
 
     def frame(self, frame: ServerFrame) -> bytes:
