@@ -12,7 +12,8 @@ from tests.service import NodeProcess
 from tests.tokens import bearer, mint, new_key, open_store
 
 pytestmark = pytest.mark.anyio
-OPEN_TO_ALL = ("/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/docs/{file}")
+DOCUMENTS = ("/openapi.json", "/asyncapi.json", "/docs", "/docs/{file}", "/client/{file}", "/", "/demo/{file}")
+OPEN_TO_ALL = ("/livez", "/readyz", "/metrics", *DOCUMENTS)
 
 
 def doors() -> Iterator[tuple[str, str]]:
