@@ -120,7 +120,7 @@ async def test_node_that_shuts_down_says_draining_and_ends_connections_with_4002
     assert phone.frames[-1]["retry"] is True
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/connect", "/nothing"])
+@pytest.mark.parametrize("path", ["/v1/connect", "/nothing", "/demo"])
 def test_other_paths_are_not_found_over_http(node: NodeProcess, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(node.url + path, timeout=5)

@@ -9,6 +9,7 @@ import pytest
 from service.config import Settings
 from service.core.names import EntryId
 from service.errors import Unavailable
+from service.metrics import Numbers
 from service.node import Node
 from service.node.sends import Sends
 from service.store import Outcome, Outgoing, Store
@@ -44,6 +45,7 @@ async def test_who_ends_waits_for_what_was_sent_and_not_for_what_others_go_on_to
         nodes_alive=1,
         attachments=SimpleNamespace(expect=lambda _given: None),
         out_of_reach=lambda _problem: None,
+        numbers=Numbers(),
     )
     sends = Sends(cast("Node", node), cast("Store", store), Settings())
     running = asyncio.create_task(sends.run())
