@@ -14,7 +14,7 @@ SECRET = "a secret of the tests and of nobody else"
 SIGNED: dict[str, object] = {"dev": 0, "jwt_secrets": SECRET}  # settings of a node that knows these tokens
 
 
-def mint(user: str, *, secret: str = SECRET, ttl: float = 300, **claims: Any) -> str:  # noqa: ANN401 - whatever a token may say
+def mint(user: str, *, secret: str = SECRET, ttl: float = 3600, **claims: Any) -> str:  # noqa: ANN401 - whatever a token may say
     """A token of `user` that expires in `ttl` seconds (less than nothing: did)."""
     return jwt.encode({"sub": user, "exp": time.time() + ttl, **claims}, secret, "HS256")
 

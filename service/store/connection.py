@@ -197,7 +197,9 @@ class Link:
         return reply
 
     async def pipeline(self, commands: Sequence[Command], *, is_write: bool, wait_s: float = 0.0) -> list[Reply]:
-        """Several commands on one connection in one round trip; error replies come back as objects."""
+        """Several commands on one connection in one round trip, none of none; error replies come back as objects."""
+        if not commands:
+            return []
         function, begun = name_of(commands[0]), time.monotonic()
         try:
             replies = await self._pipeline(commands, is_write=is_write, wait_s=wait_s)
