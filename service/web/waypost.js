@@ -2340,8 +2340,7 @@ class WaypostClient {
       if (this.#link.isOpen && this.#operations.isEmpty) item.tried = Date.now(); // saves writing it a second time
       this.#operations.add(this.#sending(item));
     }
-    const saving = this.#kept.saveItem(item);
-    item.saving = saving;
+    const saving = this.#save(item);
     this.#saving.add(saving);
     const saved = () => this.#saving.delete(saving);
     saving.then(saved, saved);
@@ -2350,7 +2349,7 @@ class WaypostClient {
       () => {
         item.isKept = true;
         if (this.#items.get(item.key) === item) this.#tellItem(item); // not before: whoever is told may rely on it
-        else this.#kept.removeItem(item).catch((error) => this.#report(error));
+        else this.#removeForSure(item);
         this.#flush();
       },
       (error) => {
@@ -2528,6 +2527,11 @@ class WaypostClient {
     return item.removal;
   }
 
+  /** Writes it as it is. One that is to be removed is removed after that: a storage may do things in any order. */
+  #save(item) {
+    return (item.saving = this.#kept.saveItem(item));
+  }
+
   /** Takes it from where it is kept. Fulfilled when that is so, however long it takes; until then `#removals` has it. */
   #removeForSure(item) {
     const removal = this.#remove(item);
@@ -2547,6 +2551,7 @@ class WaypostClient {
 
   async #remove(item) {
     const backoff = new Backoff();
+    await item.saving?.catch(ignore);
     for (;;) {
       try {
         await this.#kept.removeItem(item);
@@ -2574,7 +2579,7 @@ class WaypostClient {
   #fail(item, error) {
     if (this.#items.get(item.key) !== item) return;
     Object.assign(item, { state: "failed", code: error.code });
-    this.#kept.saveItem(item).catch((problem) => this.#report(problem));
+    this.#save(item).catch((problem) => this.#report(problem));
     this.#settle(item.key, null, error);
     this.#tellItem(item, true);
     const failed = this.#inOrder().filter((one) => one.state === "failed");
@@ -2601,7 +2606,7 @@ class WaypostClient {
       const flight = (this.#flight = {});
       for (const item of untried) item.tried = Date.now();
       try {
-        await Promise.all(untried.map((item) => this.#kept.saveItem(item)));
+        await Promise.all(untried.map((item) => this.#save(item)));
       } catch (error) {
         this.#report(error);
         for (const item of untried) item.tried = 0;

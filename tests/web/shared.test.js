@@ -1,6 +1,7 @@
 // Tabs of one device share one connection: who leads, what the others hear, and what happens when one goes.
 
 import assert from "node:assert/strict";
+import { token } from "./fake.js";
 import { bodies, client, fake, LocalStorage, live, test, until } from "./harness.js";
 
 const marks = (count, from = 1) => Array.from({ length: count }, (_, i) => i + from);
@@ -8,6 +9,7 @@ const stored = (server) => server.store.stored.map((message) => JSON.parse(messa
 
 /** What `navigator.locks` does, as far as exclusive locks go. */
 class Locks {
+  static noticeMs = 0;
   #queues = new Map();
 
   request(name, options, callback = options) {
@@ -38,7 +40,9 @@ class Locks {
         leave();
         reject(signal.reason);
       });
-      if (steal) queue.splice(0);
+      ticket.stolen = () => reject(new DOMException("stolen", "AbortError"));
+      // Who is asleep hears of it late, and of what others say before that.
+      if (steal) for (const before of queue.splice(0)) setTimeout(before.stolen, Locks.noticeMs);
       queue.push(ticket);
       if (queue[0] === ticket) setImmediate(() => ticket.started || ticket.begin());
     });
@@ -144,3 +148,53 @@ test("the connection is cut again and again while both send", async () => {
     assert.deepEqual(bodies(one), stored(server));
   }
 }, 30_000);
+
+test("the tab with the connection dies before it has removed what was stored: the next one does, and sends nothing twice", async () => {
+  const server = await fake();
+  const map = new Map();
+  let isDead = false;
+  class Dying extends LocalStorage {
+    constructor() {
+      super(map);
+    }
+    removeItem(key) {
+      return key.includes("/outbox/") ? new Promise(() => {}) : void map.delete(key);
+    }
+    setItem(key, value) {
+      return isDead ? new Promise(() => {}) : super.setItem(key, value);
+    }
+  }
+  const one = client(server, { storage: new Dying(), shared: true });
+  await live(one);
+  const two = client(server, { storage: new LocalStorage(map), shared: true });
+  await live(two);
+  one.send("user:bob", "once", { key: "k-1" }).catch(() => {});
+  await until(() => bodies(two).includes("once"));
+  isDead = true;
+  one.disconnect();
+  await until(() => two.state.isLeader && two.state.state === "live");
+  await until(() => ![...map.keys()].some((key) => key.includes("/outbox/")), "the record is gone");
+  server.store.keys.clear(); // days later
+  const three = client(server, { storage: new LocalStorage(new Map(map)) });
+  await live(three);
+  await three.send("user:bob", "another");
+  assert.equal(server.store.times("k-1"), 1);
+});
+
+test("a tab that slept while its connection was taken asks what it missed, and for what it had asked", async () => {
+  const { server, leader: one, followers: [two] } = await tabs();
+  Locks.noticeMs = 150;
+  try {
+    server.script = (step, connection) => (step === "join" && connection === server.connections[0] ? "drop" : undefined);
+    const joined = one.join("g");
+    await until(() => server.of("join").length === 1);
+    server.connections[0].out = () => {}; // its socket is half open from here
+    two.reconnect({ token: token({ sub: "alice" }) }); // takes the connection
+    await until(() => two.state.isLeader && two.state.state === "live");
+    server.store.say("bob", "user:alice", "meanwhile");
+    await until(() => bodies(one).includes("meanwhile") && bodies(two).includes("meanwhile"));
+    await joined;
+  } finally {
+    Locks.noticeMs = 0;
+  }
+});
