@@ -222,6 +222,10 @@ export interface Events {
   error: WaypostError;
 }
 
+/**
+ * Iterating gives what handlers are given. An event counts as taken when the next one is asked for; one that a loop was
+ * left with (`break`, or by throwing) is not, and comes again to whoever listens next.
+ */
 export interface Client extends AsyncIterable<Message | Membership | Redacted | Gap | Live> {
   /** Empty until known. */
   readonly user: string;

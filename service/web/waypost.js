@@ -240,10 +240,15 @@ class Tracks {
    * one epoch only; the streams of a newer one are left to the server, which has their acknowledgements.
    */
   brought() {
-    const marks = [...this.#byStream].filter(([, track]) => track.taken).map(([stream, track]) => [stream, track.taken]);
+    const marks = [...this.#byStream]
+      .filter(([, track]) => track.taken)
+      .map(([stream, track]) => [stream, track.taken]);
     const age = Math.min(...marks.map(([, mark]) => this.#epochs.indexOf(mark.epoch)));
     const epoch = this.#epochs[age];
-    return { epoch, offsets: marks.filter(([, mark]) => mark.epoch === epoch).map(([stream, mark]) => [stream, mark.id]) };
+    return {
+      epoch,
+      offsets: marks.filter(([, mark]) => mark.epoch === epoch).map(([stream, mark]) => [stream, mark.id]),
+    };
   }
 
   /** The server has welcomed us, and counts each stream from its start. Returns the streams that are ours no more. */
@@ -398,7 +403,10 @@ class Hub {
 
   #call(handler, type, event) {
     const failed = (cause) => {
-      if (type === "error") queueMicrotask(() => { throw cause; }); // as an event of the page would
+      if (type === "error")
+        queueMicrotask(() => {
+          throw cause;
+        }); // as an event of the page would
       else this.tell("error", new WaypostError("handler_failed", `a handler for ${type} threw`, { cause }));
     };
     try {
@@ -434,10 +442,18 @@ class Hub {
 
 class MemoryStorage {
   #items = new Map();
-  getItem(key) { return this.#items.get(key); }
-  setItem(key, value) { this.#items.set(key, value); }
-  removeItem(key) { this.#items.delete(key); }
-  getAllKeys() { return [...this.#items.keys()]; }
+  getItem(key) {
+    return this.#items.get(key);
+  }
+  setItem(key, value) {
+    this.#items.set(key, value);
+  }
+  removeItem(key) {
+    this.#items.delete(key);
+  }
+  getAllKeys() {
+    return [...this.#items.keys()];
+  }
 }
 
 /** Each write is on disk when its promise is fulfilled: what was sent must not come back after a power cut. */
@@ -453,7 +469,10 @@ class IndexedStorage {
       request.onerror = () => reject(request.error);
       request.onsuccess = () => {
         request.result.onclose = () => (this.#database = null);
-        request.result.onversionchange = () => { this.#database = null; request.result.close(); };
+        request.result.onversionchange = () => {
+          this.#database = null;
+          request.result.close();
+        };
         resolve(request.result);
       };
     }).catch((error) => {
@@ -495,10 +514,18 @@ class IndexedStorage {
     this.#isWriting = false;
   }
 
-  getItem(key) { return this.#do("readonly", (kept) => kept.get(key)); }
-  setItem(key, value) { return this.#write((kept) => kept.put(value, key)); }
-  removeItem(key) { return this.#write((kept) => kept.delete(key)); }
-  getAllKeys() { return this.#do("readonly", (kept) => kept.getAllKeys()); }
+  getItem(key) {
+    return this.#do("readonly", (kept) => kept.get(key));
+  }
+  setItem(key, value) {
+    return this.#write((kept) => kept.put(value, key));
+  }
+  removeItem(key) {
+    return this.#write((kept) => kept.delete(key));
+  }
+  getAllKeys() {
+    return this.#do("readonly", (kept) => kept.getAllKeys());
+  }
 }
 
 function keysOf(storage) {
@@ -674,7 +701,9 @@ class Kept {
         const next = this.#following.get(stream);
         this.#following.delete(stream);
         if (next && this.#saved.get(stream) === next) {
-          this.#write(stream, () => this.#quick.setItem(`${this.#prefix}at/${stream}`, `${next.id.text} ${next.epoch}`));
+          this.#write(stream, () =>
+            this.#quick.setItem(`${this.#prefix}at/${stream}`, `${next.id.text} ${next.epoch}`),
+          );
         }
       };
       writing.then(written, (cause) => {
@@ -979,7 +1008,7 @@ class EventsLine {
   /** What is ours, and how far this device has come in it. */
   async #stored() {
     const known = new Map();
-    for (let after = null; ; ) {
+    for (let after = null; ;) {
       const query = new URLSearchParams({ device: this.#device, limit: "200", ...(after ? { after } : {}) });
       const answer = await this.#fetch("GET", `/v1/streams?${query}`);
       if (!answer.ok) throw await problemOf(answer);
@@ -1021,13 +1050,15 @@ class EventsLine {
 
   async #fetchBetween(stream, from, to) {
     this.#ends?.frame({ type: "rewind", stream, to: from.text }, { size: 0 });
-    for (let after = from.text; ; ) {
+    for (let after = from.text; ;) {
       const query = new URLSearchParams({ after, limit: "200" });
       const answer = await this.#fetch("GET", `/v1/streams/${encodeURIComponent(stream)}/messages?${query}`);
       if (!answer.ok) throw await problemOf(answer);
       const page = await answer.json();
-      const found = [...page.messages.map((entry) => [parseId(entry.id), entry]),
-        ...page.gaps.map((gap) => [parseId(gap.to), gap])].sort(([a], [b]) => compare(a, b));
+      const found = [
+        ...page.messages.map((entry) => [parseId(entry.id), entry]),
+        ...page.gaps.map((gap) => [parseId(gap.to), gap]),
+      ].sort(([a], [b]) => compare(a, b));
       for (const [id, frame] of found) {
         if (compare(id, to) > 0) return;
         this.#ends?.frame(frame, { size: JSON.stringify(frame).length });
@@ -1085,7 +1116,8 @@ class EventsLine {
       this.#answer({ ...(await act()), ref: frame.ref });
       return true;
     } catch (cause) {
-      const problem = cause instanceof WaypostError ? cause : new WaypostError("uncertain", "no answer", { retry: true });
+      const problem =
+        cause instanceof WaypostError ? cause : new WaypostError("uncertain", "no answer", { retry: true });
       const { code, message, retry, retryAfter } = problem;
       this.#answer({ type: "error", ref: frame.ref, code, message, retry, retry_after: retryAfter });
       return !retry;
@@ -1095,7 +1127,8 @@ class EventsLine {
   async #operate(frame, line) {
     const { user } = this.#service;
     const place = `/v1/groups/${encodeURIComponent(frame.group)}/members/${encodeURIComponent(user)}`;
-    if (frame.type === "send") return { duplicate: false, ...(await this.#json("POST", "/v1/messages", line)), type: "sent" };
+    if (frame.type === "send")
+      return { duplicate: false, ...(await this.#json("POST", "/v1/messages", line)), type: "sent" };
     const about = { stream: `group:${frame.group}`, user, group: frame.group };
     if (frame.type === "join") return { ...about, type: "joined", id: (await this.#json("PUT", place, {})).since };
     await this.#json("DELETE", place);
@@ -1549,8 +1582,18 @@ class Service {
   #shown; // the last one of those that were given
 
   constructor(options) {
-    const { url = globalThis.location?.href, token, getToken, user, transport = "auto", ack = "auto", shared } = options;
-    const refuse = (what) => { throw new WaypostError("bad_option", what); };
+    const {
+      url = globalThis.location?.href,
+      token,
+      getToken,
+      user,
+      transport = "auto",
+      ack = "auto",
+      shared,
+    } = options;
+    const refuse = (what) => {
+      throw new WaypostError("bad_option", what);
+    };
     let parsed;
     try {
       parsed = new URL(url, globalThis.location?.href);
@@ -1569,7 +1612,10 @@ class Service {
       if (value !== undefined && typeof value !== "function") refuse(`${name}: a function`);
     }
     const { storage } = options;
-    if (storage !== undefined && !["getItem", "setItem", "removeItem"].every((name) => typeof storage?.[name] === "function")) {
+    if (
+      storage !== undefined &&
+      !["getItem", "setItem", "removeItem"].every((name) => typeof storage?.[name] === "function")
+    ) {
       refuse("storage: it has no getItem, setItem and removeItem");
     }
     for (const [name, value] of Object.entries({ listen: options.listen, shared })) {
@@ -1673,11 +1719,21 @@ class WaypostClient {
     this.#beginning = this.#begin();
   }
 
-  get user() { return this.#service.user ?? ""; }
-  get device() { return this.#device ?? ""; }
-  get state() { return this.#state; }
-  on(type, handler) { return this.#hub.on(type, handler); }
-  off(type, handler) { this.#hub.off(type, handler); }
+  get user() {
+    return this.#service.user ?? "";
+  }
+  get device() {
+    return this.#device ?? "";
+  }
+  get state() {
+    return this.#state;
+  }
+  on(type, handler) {
+    return this.#hub.on(type, handler);
+  }
+  off(type, handler) {
+    this.#hub.off(type, handler);
+  }
 
   // -- the beginning --------------------------------------------------------------------------------------------------
 
@@ -1796,8 +1852,10 @@ class WaypostClient {
   /** Sends, joins and leaves go out in the order they were asked for; first what was there before this tab asked. */
   #askAll() {
     const sends = this.#inOrder().filter((item) => item.state === "queued");
-    const asked = [...sends.map((item) => ({ order: item.order ?? 0, item })),
-      ...[...this.#calls.values()].map((call) => ({ order: call.id, call }))];
+    const asked = [
+      ...sends.map((item) => ({ order: item.order ?? 0, item })),
+      ...[...this.#calls.values()].map((call) => ({ order: call.id, call })),
+    ];
     for (const { item, call } of asked.sort((a, b) => a.order - b.order)) {
       if (call) this.#execute(call);
       else {
@@ -1844,7 +1902,9 @@ class WaypostClient {
     const tracks = [...this.#tracks].map(([stream, { taken, queue }]) => ({
       stream,
       taken,
-      queue: queue.filter(({ id }) => id).map(({ told, id, epoch, restarts, isLast }) => ({ event: told, id, epoch, restarts, isLast })),
+      queue: queue
+        .filter(({ id }) => id)
+        .map(({ told, id, epoch, restarts, isLast }) => ({ event: told, id, epoch, restarts, isLast })),
     }));
     const { error, ...state } = this.#state;
     this.#share({ kind: "leader", to, epoch: this.#tracks.epoch, tracks, state: { ...state, error: plain(error) } });
@@ -1899,7 +1959,8 @@ class WaypostClient {
     this.#isPlaced = true;
     for (const { stream, queue } of tracks) for (const item of queue) this.#takeShared({ stream, ...item });
     if (isNew && state.state === "live") this.#live();
-    for (const { id, method, args } of this.#calls.values()) this.#tabs.post({ kind: "call", call: { id, method, args } });
+    for (const { id, method, args } of this.#calls.values())
+      this.#tabs.post({ kind: "call", call: { id, method, args } });
     this.#look();
   }
 
@@ -1991,7 +2052,8 @@ class WaypostClient {
         this.#takeSent(frame, size, isAside);
         break;
       default:
-        if (typeof frame.stream === "string" && (isAside || typeof frame.id === "string")) this.#takeAny(frame, size, isAside);
+        if (typeof frame.stream === "string" && (isAside || typeof frame.id === "string"))
+          this.#takeAny(frame, size, isAside);
     }
     if (this.#isFull(1)) this.#link?.again();
   }
@@ -2088,7 +2150,17 @@ class WaypostClient {
   #queue(stream, fate, event, { id, epoch, restarts = false, gate = null, size = 0, isLast = false }) {
     this.#share({ kind: "frame", stream, event, id, epoch, restarts, isLast, size });
     const track = this.#tracks.of(stream);
-    const item = { event: fate === NEW ? event : null, told: event, id, epoch, restarts, gate, size, isLast, have: new Set() };
+    const item = {
+      event: fate === NEW ? event : null,
+      told: event,
+      id,
+      epoch,
+      restarts,
+      gate,
+      size,
+      isLast,
+      have: new Set(),
+    };
     if (this.#options.ack === "manual") this.#epochs.set(event, epoch);
     const last = track.queue.at(-1);
     if (!item.event && last && !last.event && !last.then && !last.gate && !gate && last !== track.queue[0]) {
@@ -2128,7 +2200,9 @@ class WaypostClient {
           if (waiting) await waiting;
         } catch (cause) {
           if (cause === Withdrawn) continue;
-          this.#report(new WaypostError("handler_failed", `a handler for ${item.event.type} threw`, { retry: true, cause }));
+          this.#report(
+            new WaypostError("handler_failed", `a handler for ${item.event.type} threw`, { retry: true, cause }),
+          );
           await sleep(backoff.pause());
           continue;
         }
@@ -2220,7 +2294,9 @@ class WaypostClient {
         this.#iterators.delete(end);
         return end();
       },
-      [Symbol.asyncIterator]() { return this; },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
     };
   }
 
@@ -2276,7 +2352,12 @@ class WaypostClient {
   progress() {
     const found = new Map();
     for (const [stream, { taken, handed, acked }] of this.#tracks) {
-      if (taken) found.set(stream, { offset: taken.id.text, received: (handed ?? taken.id).text, acked: (acked ?? { text: "0-0" }).text });
+      if (taken)
+        found.set(stream, {
+          offset: taken.id.text,
+          received: (handed ?? taken.id).text,
+          acked: (acked ?? { text: "0-0" }).text,
+        });
     }
     return found;
   }
@@ -2300,7 +2381,8 @@ class WaypostClient {
   #check(to, body, key) {
     if (this.#isClosing) throw new WaypostError("closed");
     if (!/^(all|user:.+|group:.+)$/s.test(to)) throw new WaypostError("bad_stream", "user:<id>, group:<id> or all");
-    if (typeof key !== "string" || !key || key.length > 64) throw new WaypostError("bad_request", "key: 1 to 64 characters");
+    if (typeof key !== "string" || !key || key.length > 64)
+      throw new WaypostError("bad_request", "key: 1 to 64 characters");
     let text;
     try {
       text = JSON.stringify(body);
@@ -2344,11 +2426,14 @@ class WaypostClient {
     this.#saving.add(saving);
     const saved = () => this.#saving.delete(saving);
     saving.then(saved, saved);
-    this.#posts = this.#posts.then(() => saving).then(() => this.#tabs?.post({ kind: "added", item: bare(item) }), ignore);
+    this.#posts = this.#posts
+      .then(() => saving)
+      .then(() => this.#tabs?.post({ kind: "added", item: bare(item) }), ignore);
     saving.then(
       () => {
         item.isKept = true;
-        if (this.#items.get(item.key) === item) this.#tellItem(item); // not before: whoever is told may rely on it
+        if (this.#items.get(item.key) === item)
+          this.#tellItem(item); // not before: whoever is told may rely on it
         else this.#removeForSure(item);
         this.#flush();
       },
@@ -2445,7 +2530,8 @@ class WaypostClient {
     }
     for (const item of mine) {
       const now = kept.get(item.key);
-      if (now && this.#items.get(item.key) === item) Object.assign(item, { tried: now.tried, state: now.state, code: now.code });
+      if (now && this.#items.get(item.key) === item)
+        Object.assign(item, { tried: now.tried, state: now.state, code: now.code });
       else if (!now && this.#items.get(item.key) === item) this.#settledElsewhere(item);
     }
     for (const item of kept.values()) {
@@ -2501,7 +2587,12 @@ class WaypostClient {
 
   #sending(item) {
     const told = `"to":${JSON.stringify(item.to)},"key":${JSON.stringify(item.key)},"body":${item.text}`;
-    return { item, line() { return `{"type":"send","ref":"${this.ref}",${told}}`; } };
+    return {
+      item,
+      line() {
+        return `{"type":"send","ref":"${this.ref}",${told}}`;
+      },
+    };
   }
 
   /** A message is stored. Returns a promise, fulfilled when nothing can send it again. */
@@ -2646,30 +2737,40 @@ class WaypostClient {
     const operation = this.#operations.refused(ref, error);
     if (operation?.item) this.#fail(operation.item, error);
     // The first try of a `leave` had its effect, and its answer was lost.
-    else if (operation?.method === "leave" && error.code === "not_member" && operation.call.tries > 1) operation.call.done();
+    else if (operation?.method === "leave" && error.code === "not_member" && operation.call.tries > 1)
+      operation.call.done();
     else operation?.call?.fail(error);
     this.#flush();
   }
 
-  join(group) { return this.#call("join", { group }); }
-  leave(group) { return this.#call("leave", { group }); }
+  join(group) {
+    return this.#call("join", { group });
+  }
+  leave(group) {
+    return this.#call("leave", { group });
+  }
 
   async history(stream, query = {}) {
     const written = Object.entries(query).filter(([, value]) => value !== undefined);
     const text = (value) => (value instanceof Date ? value.toISOString() : value);
-    return this.#call("history", { stream, ...Object.fromEntries(written.map(([name, value]) => [name, text(value)])) });
+    return this.#call("history", {
+      stream,
+      ...Object.fromEntries(written.map(([name, value]) => [name, text(value)])),
+    });
   }
 
   #call(method, args) {
     if (this.#isClosing) return Promise.reject(new WaypostError("closed"));
-    if (!this.#isWanted && method === "history") return Promise.reject(new WaypostError("offline", undefined, { retry: true }));
+    if (!this.#isWanted && method === "history")
+      return Promise.reject(new WaypostError("offline", undefined, { retry: true }));
     const made = later();
     const id = (this.#asks += 1);
     const over = (settle) => (value) => this.#calls.delete(id) && settle(value);
     const call = { id, method, args, done: over(made.resolve), fail: over(made.reject) };
     this.#calls.set(id, call);
     if (this.#link) this.#execute(call);
-    else if (this.#isPlaced) this.#posts = this.#posts.then(() => this.#tabs?.post({ kind: "call", call: { id, method, args } }));
+    else if (this.#isPlaced)
+      this.#posts = this.#posts.then(() => this.#tabs?.post({ kind: "call", call: { id, method, args } }));
     return made.promise;
   }
 
@@ -2686,7 +2787,9 @@ class WaypostClient {
       return;
     }
     const { method, args } = call;
-    const line = function line() { return JSON.stringify({ type: method, ref: this.ref, ...args }); };
+    const line = function line() {
+      return JSON.stringify({ type: method, ref: this.ref, ...args });
+    };
     this.#operations.add({ method, call, line });
     this.#flush();
   }
@@ -2801,7 +2904,9 @@ class WaypostClient {
   /** Until the last acknowledgement is stored, where the server says so soon enough. */
   async #sayGoodbye() {
     this.#goodbye = later();
-    const offsets = [...this.#tracks].filter(([, track]) => track.isFollowed && track.taken?.epoch === this.#tracks.epoch);
+    const offsets = [...this.#tracks].filter(
+      ([, track]) => track.isFollowed && track.taken?.epoch === this.#tracks.epoch,
+    );
     const told = Object.fromEntries(offsets.map(([stream, { taken }]) => [stream, taken.id.text]));
     this.#link.write([JSON.stringify({ type: "ack", ref: "bye", offsets: told })]);
     await Promise.race([this.#goodbye.promise, sleep(GOODBYE_MS)]);
@@ -2815,7 +2920,8 @@ function since(gap, start) {
 }
 
 /** Errors as other tabs can be told of them. */
-const plain = (error) => error && { code: error.code, message: error.message, retry: error.retry, retry_after: error.retryAfter };
+const plain = (error) =>
+  error && { code: error.code, message: error.message, retry: error.retry, retry_after: error.retryAfter };
 const revived = (told) => (told ? Object.assign(WaypostError.of(told), { message: told.message }) : undefined);
 
 /** An item of the outbox, for other tabs and for the program. */

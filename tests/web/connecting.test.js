@@ -14,7 +14,10 @@ test("states: connecting, catching-up, live, and where it leads", async () => {
   const one = client(server);
   await live(one);
   const seen = one.states.map((state) => state.state);
-  assert.deepEqual([...new Set(seen)].filter((name) => name !== "connecting"), ["catching-up", "live"]);
+  assert.deepEqual(
+    [...new Set(seen)].filter((name) => name !== "connecting"),
+    ["catching-up", "live"],
+  );
   assert.equal(one.state.transport, "websocket");
   assert.equal(one.state.node, "n1");
   assert.equal(one.state.isLeader, true);
@@ -24,8 +27,17 @@ test("states: connecting, catching-up, live, and where it leads", async () => {
 
 test("options that cannot be are refused at once", () => {
   const wrong = [
-    { url: "ftp://x" }, { url: "not an address" }, { device: "" }, { user: "" },
-    { ack: "never" }, { transport: "pigeon" }, { getToken: 5 }, { storage: {} }, { token: 5 }, { user: 5 }, { device: 5 },
+    { url: "ftp://x" },
+    { url: "not an address" },
+    { device: "" },
+    { user: "" },
+    { ack: "never" },
+    { transport: "pigeon" },
+    { getToken: 5 },
+    { storage: {} },
+    { token: 5 },
+    { user: 5 },
+    { device: 5 },
   ];
   for (const options of wrong) {
     let made;
@@ -60,7 +72,8 @@ test("back-off: within its bounds by chance, rising, and anew after live", async
   const told = [];
   one.on("state", (state) => state.state === "waiting" && told.push(state.retryAt - Date.now()));
   await until(() => told.length === 4);
-  for (const [n, wait] of told.entries()) assert.ok(wait <= 200 * 2 ** n && wait > 100 * 2 ** n - 80, `${n}: ${wait} ms`);
+  for (const [n, wait] of told.entries())
+    assert.ok(wait <= 200 * 2 ** n && wait > 100 * 2 ** n - 80, `${n}: ${wait} ms`);
   server.refusal = undefined;
   await live(one);
   server.connection.drop();
@@ -211,7 +224,11 @@ test("expired on the open connection, with getToken: back with a fresh one", asy
   for (const transport of ["websocket", "sse"]) {
     const server = await fake();
     let count = 0;
-    const one = client(server, { transport, user: undefined, getToken: () => token({ sub: "alice", number: ++count }) });
+    const one = client(server, {
+      transport,
+      user: undefined,
+      getToken: () => token({ sub: "alice", number: ++count }),
+    });
     await live(one);
     server.connection.refuse("expired");
     await until(() => server.connections.length === 2);
@@ -283,7 +300,10 @@ test("close: acknowledges, leaves, rejects what is pending; the message stays in
   await one.close();
   assert.equal((await pending).code, "closed");
   assert.equal(one.state.state, "closed");
-  assert.ok(server.acks.some((ack) => ack["user:alice"] === one.heard[0].id), "the last entry is acknowledged");
+  assert.ok(
+    server.acks.some((ack) => ack["user:alice"] === one.heard[0].id),
+    "the last entry is acknowledged",
+  );
   await until(() => server.open.size === 0);
   assert.equal((await refused(one.send("user:bob", "x"))).code, "closed");
   await one.close();
@@ -309,6 +329,9 @@ test("after close nothing holds the process", async () => {
     const client = connect({ url: process.argv[1], user: "alice", WebSocket });
     client.on("message", async () => { await client.close(); });
     client.send("user:bob", 1);`;
-  const { stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, server.url], { cwd: import.meta.dirname, timeout: 15_000 });
+  const { stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script, server.url], {
+    cwd: import.meta.dirname,
+    timeout: 15_000,
+  });
   assert.equal(stderr, "");
 });

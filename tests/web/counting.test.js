@@ -44,7 +44,18 @@ test("rule 2: an own message is counted as sent, and comes to the handlers once,
   server.store.say("bob", "user:alice", "after");
   await until(() => one.heard.length === 2);
   const [own] = one.heard;
-  assert.deepEqual({ ...own }, { type: "message", stream: "user:alice", id: sent.id, mid: sent.mid, from: "alice", to: "user:bob", body: { own: 1 } });
+  assert.deepEqual(
+    { ...own },
+    {
+      type: "message",
+      stream: "user:alice",
+      id: sent.id,
+      mid: sent.mid,
+      from: "alice",
+      to: "user:bob",
+      body: { own: 1 },
+    },
+  );
   assert.equal(server.connections.length, 1, "the numbers had no hole");
   await until(() => one.progress().get("user:alice").acked === one.heard[1].id);
 });
@@ -96,7 +107,8 @@ test("rule 5: a hole leads to a new connection, and nothing is missing then", as
   const one = client(server);
   await live(one);
   let holes = 1;
-  server.script = (step, _, detail) => (step === "entry" && number(detail.id) === 3 && holes-- > 0 ? "drop" : undefined);
+  server.script = (step, _, detail) =>
+    step === "entry" && number(detail.id) === 3 && holes-- > 0 ? "drop" : undefined;
   for (const n of marks(6)) server.store.say("bob", "user:alice", n);
   await until(() => one.heard.length === 6);
   assert.deepEqual(bodies(one), marks(6));
@@ -110,7 +122,10 @@ test("a hole that stays is not silent: a gap is told in its place, and what lies
   server.script = (step, _, detail) => (step === "entry" && number(detail.id) === 3 ? "drop" : undefined);
   for (const n of marks(6)) server.store.say("bob", "user:alice", n);
   await until(() => one.heard.length === 6);
-  assert.deepEqual(one.heard.map((event) => event.body ?? event.type), [1, 2, "gap", 4, 5, 6]);
+  assert.deepEqual(
+    one.heard.map((event) => event.body ?? event.type),
+    [1, 2, "gap", 4, 5, 6],
+  );
   assert.ok(server.connections.length >= 2, "it asked once more before it gave up");
   assert.equal(one.heard[2].missed, 1);
 });
@@ -119,7 +134,16 @@ test("several frames in one message, with blank lines and blanks, are all taken"
   const server = await fake();
   const one = client(server);
   await live(one);
-  const at = (n) => JSON.stringify({ type: "message", stream: "user:alice", id: `5-${n}`, mid: `m${n}`, from: "bob", to: "user:alice", body: n });
+  const at = (n) =>
+    JSON.stringify({
+      type: "message",
+      stream: "user:alice",
+      id: `5-${n}`,
+      mid: `m${n}`,
+      from: "bob",
+      to: "user:alice",
+      body: n,
+    });
   server.connection.write(`${at(1)}\n  ${at(2)}  \n\n${at(3)}\r\n`);
   server.connection.write(Buffer.from(at(4))); // binary is read alike
   await until(() => one.heard.length === 4, "four entries");
@@ -130,10 +154,25 @@ test("unknown types and fields: an entry is counted and handed out as entry, ano
   const server = await fake();
   const one = client(server);
   await live(one);
-  server.connection.out({ type: "weather", sun: true }, { type: "reaction", stream: "user:alice", id: "5-1", emoji: 1 });
-  server.connection.out({ type: "message", stream: "user:alice", id: "6-2", mid: "m", from: "bob", to: "user:alice", body: 1, colour: "red" });
+  server.connection.out(
+    { type: "weather", sun: true },
+    { type: "reaction", stream: "user:alice", id: "5-1", emoji: 1 },
+  );
+  server.connection.out({
+    type: "message",
+    stream: "user:alice",
+    id: "6-2",
+    mid: "m",
+    from: "bob",
+    to: "user:alice",
+    body: 1,
+    colour: "red",
+  });
   await until(() => one.heard.length === 2);
-  assert.deepEqual(one.heard.map((event) => event.type), ["reaction", "message"]);
+  assert.deepEqual(
+    one.heard.map((event) => event.type),
+    ["reaction", "message"],
+  );
   assert.equal(one.heard[0].emoji, 1);
   assert.equal(server.connections.length, 1);
 });
@@ -142,7 +181,15 @@ test("messages that were redacted, and redacted entries, come as they are", asyn
   const server = await fake();
   const one = client(server);
   await live(one);
-  server.connection.out({ type: "message", stream: "user:alice", id: "5-1", mid: "m", from: "bob", to: "user:alice", redacted: true });
+  server.connection.out({
+    type: "message",
+    stream: "user:alice",
+    id: "5-1",
+    mid: "m",
+    from: "bob",
+    to: "user:alice",
+    redacted: true,
+  });
   server.connection.out({ type: "redacted", stream: "user:alice", id: "6-2", target: "5-1", by: "bob" });
   await until(() => one.heard.length === 2);
   assert.equal("body" in one.heard[0] && one.heard[0].body !== undefined, false);
@@ -175,7 +222,10 @@ test("a gap at the end of what is there is acknowledged too", async () => {
   server.store.device("alice", "phone").set("user:alice", "0-0");
   const one = client(server);
   await until(() => server.acks.some((ack) => number(ack["user:alice"] ?? "0-0") === 3));
-  assert.deepEqual(one.heard.map((event) => event.type), ["gap"]);
+  assert.deepEqual(
+    one.heard.map((event) => event.type),
+    ["gap"],
+  );
 });
 
 test("a new epoch: the gap is told, numbers begin below, nothing new is taken for old", async () => {
@@ -218,7 +268,8 @@ test("cut in the middle of the replay, at every place: each entry once, in order
   const server = await fake();
   for (const n of marks(12)) server.store.say("bob", "user:alice", n);
   let next = 1;
-  server.script = (step, _, detail) => (step === "entry" && number(detail.id) === next + 1 && ++next && true ? "cut" : undefined);
+  server.script = (step, _, detail) =>
+    step === "entry" && number(detail.id) === next + 1 && ++next && true ? "cut" : undefined;
   const one = client(server);
   for (let at = 0; at < 12; at += 1) {
     await until(() => next > at || one.state.state === "live");

@@ -6,10 +6,33 @@ import { WebSocketServer } from "ws";
 import { Store, ZERO, above, number, rawField, text } from "./store.js";
 
 const RETRY = new Set(["slow", "draining", "rate_limited", "storage_full", "unavailable", "internal"]);
-const CLOSES = { slow: 4001, draining: 4002, rate_limited: 4003, unauthorised: 4101, expired: 4102, bad_frame: 4103, too_large: 4104,
-  forbidden: 4105, hello_timeout: 4106, too_many_connections: 4107 };
-const STATUS = { unauthorised: 401, expired: 401, not_member: 403, not_allowed: 403, forbidden: 403, rate_limited: 429, ack_beyond: 409,
-  key_reused: 409, too_many_devices: 409, body_too_large: 413, unavailable: 503, uncertain: 503, draining: 503 };
+const CLOSES = {
+  slow: 4001,
+  draining: 4002,
+  rate_limited: 4003,
+  unauthorised: 4101,
+  expired: 4102,
+  bad_frame: 4103,
+  too_large: 4104,
+  forbidden: 4105,
+  hello_timeout: 4106,
+  too_many_connections: 4107,
+};
+const STATUS = {
+  unauthorised: 401,
+  expired: 401,
+  not_member: 403,
+  not_allowed: 403,
+  forbidden: 403,
+  rate_limited: 429,
+  ack_beyond: 409,
+  key_reused: 409,
+  too_many_devices: 409,
+  body_too_large: 413,
+  unavailable: 503,
+  uncertain: 503,
+  draining: 503,
+};
 
 /** A token of the shape of a JWT; the fake server believes it. */
 export function token(claims) {
@@ -133,7 +156,8 @@ class Connection {
       let start = kept.get(name) ?? ZERO;
       if (brought) {
         const strange = (this.said.epoch ?? store.epoch) !== store.epoch || number(brought) > number(stream.head);
-        if (strange) gaps.push({ type: "gap", stream: name, after: brought, to: start, missed: null, cause: { kind: "epoch" } });
+        if (strange)
+          gaps.push({ type: "gap", stream: name, after: brought, to: start, missed: null, cause: { kind: "epoch" } });
         else {
           if (above(brought, start)) kept.set(name, brought);
           start = brought;
@@ -146,8 +170,18 @@ class Connection {
       return [name, { offset, head, floor, missed: number(head) - number(offset) }];
     });
     const size = this.fake.welcomeStreams;
-    const first = { type: "welcome", user: this.user, device: this.device, node: this.fake.node, epoch: store.epoch, ping: this.fake.ping,
-      limits: this.fake.limits, streams: Object.fromEntries(states.slice(0, size)), ...this.fake.expiry(this.claims), novel: { field: 1 } };
+    const first = {
+      type: "welcome",
+      user: this.user,
+      device: this.device,
+      node: this.fake.node,
+      epoch: store.epoch,
+      ping: this.fake.ping,
+      limits: this.fake.limits,
+      streams: Object.fromEntries(states.slice(0, size)),
+      ...this.fake.expiry(this.claims),
+      novel: { field: 1 },
+    };
     if (states.length > size) first.more = true;
     this.out(first);
     for (let from = size; from < states.length; from += size) {
@@ -196,7 +230,8 @@ class Connection {
       this.out(...frames);
       this.bookmark = false;
       const { fields } = next.entry ?? { fields: {} };
-      if (fields.type === "left" && fields.user === this.user && name.startsWith("group:")) this.subscribed.delete(name);
+      if (fields.type === "left" && fields.user === this.user && name.startsWith("group:"))
+        this.subscribed.delete(name);
     }
   }
 
@@ -257,7 +292,8 @@ class Connection {
       const passed = this.subscribed.get(stream) ?? ZERO;
       if (above(id, passed) && above(id, kept.get(stream) ?? ZERO)) throw { code: "ack_beyond" };
     }
-    for (const [stream, id] of Object.entries(frame.offsets)) if (above(id, kept.get(stream) ?? ZERO)) kept.set(stream, id);
+    for (const [stream, id] of Object.entries(frame.offsets))
+      if (above(id, kept.get(stream) ?? ZERO)) kept.set(stream, id);
     this.fake.acks.push({ ...frame.offsets });
     if ("ref" in ref) this.out({ type: "acked", ...ref });
   }
@@ -290,8 +326,17 @@ export class Fake {
   node = "n1";
   ping = 25;
   welcomeStreams = 500;
-  limits = { body_bytes: 65_536, body_depth: 128, frame_bytes: 131_072, streams_per_user: 1000, unanswered_sends: 64,
-    unanswered_bytes: 262_144, welcome_streams: 500, connection_sends_per_s: 50, connection_sends_burst: 500 };
+  limits = {
+    body_bytes: 65_536,
+    body_depth: 128,
+    frame_bytes: 131_072,
+    streams_per_user: 1000,
+    unanswered_sends: 64,
+    unanswered_bytes: 262_144,
+    welcome_streams: 500,
+    connection_sends_per_s: 50,
+    connection_sends_burst: 500,
+  };
   /** async (step, connection, detail) → "cut", "drop", "twice" or undefined; may throw `{code, extra}`. */
   script;
   /** A status: WebSockets are refused with it. */
@@ -303,7 +348,10 @@ export class Fake {
   static async start() {
     const fake = new Fake();
     fake.server = http.createServer((request, response) => fake.#request(request, response));
-    fake.sockets = new WebSocketServer({ noServer: true, handleProtocols: (names) => (names.has("waypost.v1") ? "waypost.v1" : false) });
+    fake.sockets = new WebSocketServer({
+      noServer: true,
+      handleProtocols: (names) => (names.has("waypost.v1") ? "waypost.v1" : false),
+    });
     fake.server.on("upgrade", (request, socket, head) => fake.#upgrade(request, socket, head));
     fake.server.keepAliveTimeout = 100;
     await new Promise((resolve) => fake.server.listen(0, "127.0.0.1", resolve));
@@ -342,11 +390,21 @@ export class Fake {
     const { entries, head, floor } = this.store.stream(question.stream);
     const all = [...entries.values()].map((one) => JSON.parse(text(one)));
     const limit = question.limit ?? 50;
-    const before = typeof question.before === "string" ? number(question.before) : question.before ?? Infinity;
+    const before = typeof question.before === "string" ? number(question.before) : (question.before ?? Infinity);
     const messages = all.filter((one) => number(one.id) < before).slice(-limit);
     const ends = messages.length ? { first: messages[0].id, last: messages.at(-1).id } : {};
-    return { type: "history", stream: question.stream, messages, floor, head, found_oldest: messages[0] === all[0],
-      found_newest: messages.at(-1) === all.at(-1), gaps: [], looked_at: messages.length, ...ends };
+    return {
+      type: "history",
+      stream: question.stream,
+      messages,
+      floor,
+      head,
+      found_oldest: messages[0] === all[0],
+      found_newest: messages.at(-1) === all.at(-1),
+      gaps: [],
+      looked_at: messages.length,
+      ...ends,
+    };
   }
 
   async #upgrade(request, socket, head) {
@@ -386,16 +444,26 @@ export class Fake {
     const raw = Buffer.concat(chunks).toString();
     const url = new URL(request.url, this.url);
     const path = decodeURIComponent(url.pathname);
-    const one = { method: request.method, path, body: raw ? JSON.parse(raw) : undefined, query: url.searchParams, headers: request.headers };
+    const one = {
+      method: request.method,
+      path,
+      body: raw ? JSON.parse(raw) : undefined,
+      query: url.searchParams,
+      headers: request.headers,
+    };
     this.requests.push(one);
     const json = (status, value) => {
       const headers = value?.retry_after === undefined ? {} : { "retry-after": Math.ceil(value.retry_after) };
-      response.writeHead(status, { "content-type": status < 400 ? "application/json" : "application/problem+json", ...headers });
+      response.writeHead(status, {
+        "content-type": status < 400 ? "application/json" : "application/problem+json",
+        ...headers,
+      });
       response.end(value === undefined ? "" : JSON.stringify(value));
     };
     try {
       if ((await this.script?.("request", undefined, one)) === "cut") return request.socket.destroy();
-      const shown = request.headers.authorization?.replace(/^Bearer /i, "") ?? url.searchParams.get("token") ?? undefined;
+      const shown =
+        request.headers.authorization?.replace(/^Bearer /i, "") ?? url.searchParams.get("token") ?? undefined;
       const claims = shown ? this.look(shown) : { sub: url.searchParams.get("user") ?? undefined };
       if (!claims.sub) throw { code: "unauthorised" };
       const done = await this.#route(one, raw, claims, response, json);
@@ -403,7 +471,14 @@ export class Fake {
     } catch (error) {
       if (!error.code) throw error;
       const retry = error.extra?.retry ?? RETRY.has(error.code);
-      json(STATUS[error.code] ?? 400, { code: error.code, title: "no", status: STATUS[error.code] ?? 400, detail: "no", retry, ...error.extra });
+      json(STATUS[error.code] ?? 400, {
+        code: error.code,
+        title: "no",
+        status: STATUS[error.code] ?? 400,
+        detail: "no",
+        retry,
+        ...error.extra,
+      });
     }
     return undefined;
   }
@@ -428,10 +503,14 @@ export class Fake {
     const offsets = /^\/v1\/devices\/([^/]+)\/offsets$/.exec(path);
     if (offsets && method === "PUT") {
       const kept = store.device(user, offsets[1]);
-      for (const [stream, id] of Object.entries(body.offsets)) if (above(id, store.stream(stream).head)) throw { code: "ack_beyond" };
-      for (const [stream, id] of Object.entries(body.offsets)) if (above(id, kept.get(stream) ?? ZERO)) kept.set(stream, id);
+      for (const [stream, id] of Object.entries(body.offsets))
+        if (above(id, store.stream(stream).head)) throw { code: "ack_beyond" };
+      for (const [stream, id] of Object.entries(body.offsets))
+        if (above(id, kept.get(stream) ?? ZERO)) kept.set(stream, id);
       this.acks.push({ ...body.offsets });
-      return json(200, { offsets: Object.fromEntries(Object.keys(body.offsets).map((stream) => [stream, kept.get(stream)])) });
+      return json(200, {
+        offsets: Object.fromEntries(Object.keys(body.offsets).map((stream) => [stream, kept.get(stream)])),
+      });
     }
     const member = /^\/v1\/groups\/([^/]+)\/members\/([^/]+)$/.exec(path);
     if (member && method === "PUT") {
@@ -447,7 +526,10 @@ export class Fake {
     }
     const history = /^\/v1\/streams\/([^/]+)\/messages$/.exec(path);
     if (history && method === "GET") {
-      const { type, ...page } = this.history({ stream: history[1], limit: query.has("limit") ? Number(query.get("limit")) : undefined });
+      const { type, ...page } = this.history({
+        stream: history[1],
+        limit: query.has("limit") ? Number(query.get("limit")) : undefined,
+      });
       return json(200, { ...page, next: null, prev: null });
     }
     return json(404, { code: "no_path", title: "nothing", status: 404, retry: false });
@@ -461,8 +543,19 @@ export class Fake {
         response.write(`${mark}data: ${line}\n\n`);
       }
     };
-    const connection = new Connection(this, write, (code) => (code === undefined ? response.socket?.destroy() : response.end()), "sse");
-    Object.assign(connection, { user: claims.sub, claims, query, response, comment: (words = "") => response.write(`:${words}\n\n`) });
+    const connection = new Connection(
+      this,
+      write,
+      (code) => (code === undefined ? response.socket?.destroy() : response.end()),
+      "sse",
+    );
+    Object.assign(connection, {
+      user: claims.sub,
+      claims,
+      query,
+      response,
+      comment: (words = "") => response.write(`:${words}\n\n`),
+    });
     this.open.add(connection);
     this.connections.push(connection);
     response.on("close", () => connection.end());

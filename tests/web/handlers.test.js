@@ -73,7 +73,10 @@ for (const kind of ["throws", "rejects"]) {
     for (const n of marks(3)) server.store.say("bob", "user:alice", n);
     await until(() => seen.length === 5);
     assert.deepEqual(seen, [1, 2, 2, 2, 3]);
-    assert.deepEqual(one.errors.map((error) => error.code), ["handler_failed", "handler_failed"]);
+    assert.deepEqual(
+      one.errors.map((error) => error.code),
+      ["handler_failed", "handler_failed"],
+    );
     await until(() => acked(server, 3));
     assert.equal(server.connections.length, 1);
   });
@@ -82,7 +85,10 @@ for (const kind of ["throws", "rejects"]) {
 test("handlers of state, outbox, progress and live that throw break nothing, and are told", async () => {
   const server = await fake();
   const one = client(server);
-  for (const type of ["state", "outbox", "progress", "live"]) one.on(type, () => { throw new Error(type); });
+  for (const type of ["state", "outbox", "progress", "live"])
+    one.on(type, () => {
+      throw new Error(type);
+    });
   await one.send("user:bob", 1);
   await live(one);
   await until(() => bodies(one).length === 1);
@@ -159,7 +165,10 @@ test("iterating: an event is acknowledged when the next is asked for; gaps and l
     seen.push(value.type === "live" ? "live" : value.body);
     if (value.body === 0) break;
   }
-  assert.deepEqual(seen.filter((what) => what !== "live"), [3, 4, 0]);
+  assert.deepEqual(
+    seen.filter((what) => what !== "live"),
+    [3, 4, 0],
+  );
   const waiting = iterator.next();
   await one.close();
   const last = await waiting;
@@ -214,7 +223,10 @@ test("acknowledgements are few, never lower, and the last one comes", async () =
   for (const n of marks(1000)) server.store.say("bob", "user:alice", n);
   await until(() => acked(server, 1000));
   const numbers = server.acks.map((ack) => number(ack["user:alice"] ?? "0-0"));
-  assert.deepEqual(numbers, [...numbers].sort((a, b) => a - b));
+  assert.deepEqual(
+    numbers,
+    [...numbers].sort((a, b) => a - b),
+  );
   assert.ok(numbers.length <= 200, `${numbers.length} acks`);
   await until(() => one.progress().get("user:alice").acked === one.heard.at(-1).id, "progress", 5);
   const { offset, received } = one.progress().get("user:alice");
@@ -291,7 +303,9 @@ test("a handler that never ends: the client asks for less, and goes on when it e
   await live(one);
   for (const n of marks(3000)) server.store.say("bob", "user:alice", { n, pad: "x".repeat(2000) });
   const passed = () => server.connection?.subscribed.get("user:alice") ?? "0-0";
-  await until(() => one.states.some((state) => state.state === "paused") || !server.store.after("user:alice", passed()));
+  await until(
+    () => one.states.some((state) => state.state === "paused") || !server.store.after("user:alice", passed()),
+  );
   gate.resolve();
   await until(() => seen.length === 3000, "all of them", 20);
   assert.deepEqual(seen, marks(3000));

@@ -86,21 +86,31 @@ export class AsyncStorage {
 
 /** A client of alice's phone, which writes down what it hears in `heard`, `states`, `errors` and `told` (the outbox). */
 export function client(server, options = {}, { listen = true } = {}) {
-  const one = connect({ url: server.url, user: "alice", device: "phone", WebSocket, shared: false, storage: new LocalStorage(), ...options });
+  const one = connect({
+    url: server.url,
+    user: "alice",
+    device: "phone",
+    WebSocket,
+    shared: false,
+    storage: new LocalStorage(),
+    ...options,
+  });
   begun.push(one);
   Object.assign(one, { heard: [], states: [], errors: [], told: [] });
   one.on("state", (state) => one.states.push(state));
   one.on("error", (error) => one.errors.push(error));
   one.on("outbox", (item) => one.told.push(item));
   if (listen) {
-    for (const type of ["message", "joined", "left", "redacted", "entry", "gap"]) one.on(type, (event) => void one.heard.push(event));
+    for (const type of ["message", "joined", "left", "redacted", "entry", "gap"])
+      one.on(type, (event) => void one.heard.push(event));
   }
   one.lives = 0;
   one.on("live", () => (one.lives += 1));
   return one;
 }
 
-export const live = (one) => until(() => one.state.state === "live", `a client that is live, and not ${JSON.stringify(one.state)}`);
+export const live = (one) =>
+  until(() => one.state.state === "live", `a client that is live, and not ${JSON.stringify(one.state)}`);
 export const bodies = (one) => one.heard.filter((event) => event.type === "message").map((event) => event.body);
 
 /** The error that a promise ends with. */

@@ -7,7 +7,8 @@ import { Store } from "./store.js";
 
 const marks = (count) => Array.from({ length: count }, (_, i) => i);
 const records = (storage) => [...storage.map.keys()].filter((key) => key.includes("/outbox/"));
-const offsetOf = (storage, stream) => storage.map.get([...storage.map.keys()].find((key) => key.endsWith(`/at/${stream}`)));
+const offsetOf = (storage, stream) =>
+  storage.map.get([...storage.map.keys()].find((key) => key.endsWith(`/at/${stream}`)));
 
 /** A storage that takes its time to remove a message, until `go` is called. */
 class SlowRemovals extends LocalStorage {
@@ -61,7 +62,9 @@ test("a handler that is busy over several cuts, and a lot that waits: it goes on
   await until(() => one.progress().get("user:alice").received.endsWith("-40"));
   for (const times of [2, 3, 4, 5]) {
     server.connection.drop();
-    await until(() => server.connections.length === times && server.connection.subscribed?.get("user:alice")?.endsWith("-40"));
+    await until(
+      () => server.connections.length === times && server.connection.subscribed?.get("user:alice")?.endsWith("-40"),
+    );
   }
   open();
   await until(() => seen.length === 40);
@@ -116,7 +119,10 @@ test("another history whose clock is behind: nothing of it is taken for what was
   await live(one);
   for (const n of marks(12)) server.store.say("bob", "user:alice", `new ${n}`);
   await until(() => bodies(one).length === 22);
-  assert.deepEqual(bodies(one).slice(10), marks(12).map((n) => `new ${n}`));
+  assert.deepEqual(
+    bodies(one).slice(10),
+    marks(12).map((n) => `new ${n}`),
+  );
 });
 
 test("the gap of another history is told once, however often the connection breaks before its turn", async () => {
@@ -214,7 +220,10 @@ test("resend while the storage is full: the message stays where it was", async (
   await refused(one.send("group:none", "precious"));
   isFull = true;
   assert.equal((await refused(one.resend(one.outbox()[0].key))).code, "storage_failed");
-  assert.deepEqual(one.outbox().map(({ body, state }) => [body, state]), [["precious", "failed"]]);
+  assert.deepEqual(
+    one.outbox().map(({ body, state }) => [body, state]),
+    [["precious", "failed"]],
+  );
   assert.equal(records(storage).length, 1);
 });
 

@@ -30,7 +30,11 @@ test("many sends at once are stored once each, in order, and resolve", async () 
 });
 
 for (const [step, name] of Object.entries({
-  hello: "after hello", welcome: "before welcome", send: "with the send", stored: "between stored and sent", live: "before live",
+  hello: "after hello",
+  welcome: "before welcome",
+  send: "with the send",
+  stored: "between stored and sent",
+  live: "before live",
 })) {
   test(`cut ${name}, at every message: each stored once, in order`, async () => {
     const server = await fake();
@@ -103,13 +107,19 @@ test("retry_after of an error without a close is kept to", async () => {
   await live(one);
   const times = [];
   server.script = (step) => {
-    if (step === "send" && times.push(performance.now()) === 1) throw { code: "unavailable", extra: { retry_after: 0.5 } };
+    if (step === "send" && times.push(performance.now()) === 1)
+      throw { code: "unavailable", extra: { retry_after: 0.5 } };
   };
   await one.send("user:bob", 1);
   assert.ok(times[1] - times[0] >= 480, `${times[1] - times[0]} ms`);
 });
 
-for (const [code, shape] of [["storage_full", {}], ["internal", {}], ["uncertain", { retry: true }], ["brand_new", { retry: true }]]) {
+for (const [code, shape] of [
+  ["storage_full", {}],
+  ["internal", {}],
+  ["uncertain", { retry: true }],
+  ["brand_new", { retry: true }],
+]) {
   test(`${code}: repeated with the same key and text`, async () => {
     const server = await fake();
     const one = client(server);
@@ -137,9 +147,15 @@ for (const code of ["not_member", "body_too_large", "key_reused", "not_allowed",
     assert.equal(error.retry, false);
     await second;
     const [failed] = one.outbox();
-    assert.deepEqual([failed.key, failed.state, failed.code, failed.body, failed.to], ["k1", "failed", code, 1, "user:bob"]);
+    assert.deepEqual(
+      [failed.key, failed.state, failed.code, failed.body, failed.to],
+      ["k1", "failed", code, 1, "user:bob"],
+    );
     assert.deepEqual(stored(server), [2]);
-    assert.deepEqual(one.told.filter((item) => item.key === "k1").map((item) => item.state), ["queued", "failed"]);
+    assert.deepEqual(
+      one.told.filter((item) => item.key === "k1").map((item) => item.state),
+      ["queued", "failed"],
+    );
     await one.discard("k1");
     assert.deepEqual(one.outbox(), []);
   });
@@ -170,7 +186,7 @@ test("resend: with a new key after a refusal", async () => {
   assert.notEqual(sent.mid, "k1");
   assert.deepEqual(stored(server), ["x"]);
   assert.deepEqual(one.outbox(), []);
-  assert.ok(await refused(one.resend("nothing")) instanceof Error);
+  assert.ok((await refused(one.resend("nothing"))) instanceof Error);
 });
 
 test("a failed message is kept over a reload, and is not sent by itself", async () => {
@@ -184,7 +200,10 @@ test("a failed message is kept over a reload, and is not sent by itself", async 
   const two = client(server, { storage });
   await live(two);
   await two.send("user:bob", "y");
-  assert.deepEqual(two.outbox().map((item) => [item.key, item.state, item.code]), [["k1", "failed", "not_allowed"]]);
+  assert.deepEqual(
+    two.outbox().map((item) => [item.key, item.state, item.code]),
+    [["k1", "failed", "not_allowed"]],
+  );
   assert.deepEqual(stored(server), ["y"]);
   await two.resend("k1");
   assert.deepEqual(stored(server), ["y", "x"]);
@@ -244,20 +263,21 @@ test("the same key twice is one message; with another body it is refused", async
   assert.deepEqual(stored(server), [1]);
 });
 
-for (const when of ["on a connection", "before there is any", "while offline"]) test(`join and sends keep their order ${when}`, async () => {
-  const server = await fake();
-  const one = client(server);
-  if (when !== "before there is any") await live(one);
-  if (when === "while offline") one.disconnect();
-  setImmediate(() => one.reconnect());
-  const results = [one.join("g"), one.send("group:g", 1), one.leave("g"), refused(one.send("group:g", 2))];
-  const [joined, sent, , error] = await Promise.all(results);
-  assert.equal(joined.type, "joined");
-  assert.equal(joined.stream, "group:g");
-  assert.equal(joined.user, "alice");
-  assert.equal(sent.stream, "group:g");
-  assert.equal(error.code, "not_member");
-});
+for (const when of ["on a connection", "before there is any", "while offline"])
+  test(`join and sends keep their order ${when}`, async () => {
+    const server = await fake();
+    const one = client(server);
+    if (when !== "before there is any") await live(one);
+    if (when === "while offline") one.disconnect();
+    setImmediate(() => one.reconnect());
+    const results = [one.join("g"), one.send("group:g", 1), one.leave("g"), refused(one.send("group:g", 2))];
+    const [joined, sent, , error] = await Promise.all(results);
+    assert.equal(joined.type, "joined");
+    assert.equal(joined.stream, "group:g");
+    assert.equal(joined.user, "alice");
+    assert.equal(sent.stream, "group:g");
+    assert.equal(error.code, "not_member");
+  });
 
 test("join is repeated until there is an answer, and refusals reject it", async () => {
   const server = await fake();
@@ -296,8 +316,24 @@ test("a join whose answer was overtaken by the end of the connection", async () 
 
 test("bodies are the same to the byte when they are repeated, and across a reload", async () => {
   const strange = [
-    { z: 1, a: { 2: "two", 1: "one" } }, "\u2028\u2029 line", "𝄞 ü é ñ", "\ud800 alone", 1e21, -0, 0.1 + 0.2, 123456789012345680000,
-    "", null, false, [], {}, [null, [[]]], "a\nb\r\tc\u0000", { "": { "__proto__x": 1 } }, new Date(0), { toJSON: () => "made" },
+    { z: 1, a: { 2: "two", 1: "one" } },
+    "\u2028\u2029 line",
+    "𝄞 ü é ñ",
+    "\ud800 alone",
+    1e21,
+    -0,
+    0.1 + 0.2,
+    123456789012345680000,
+    "",
+    null,
+    false,
+    [],
+    {},
+    [null, [[]]],
+    "a\nb\r\tc\u0000",
+    { "": { __proto__x: 1 } },
+    new Date(0),
+    { toJSON: () => "made" },
   ];
   const server = await fake();
   const storage = new LocalStorage();
@@ -314,7 +350,11 @@ test("bodies are the same to the byte when they are repeated, and across a reloa
   await until(() => server.store.stored.length === strange.length && two.outbox().length === 0);
   const wanted = strange.map((body) => JSON.parse(JSON.stringify(body)));
   assert.deepEqual(stored(server), wanted);
-  assert.deepEqual(two.told.filter((item) => item.state === "failed"), [], "no repeat had another text");
+  assert.deepEqual(
+    two.told.filter((item) => item.state === "failed"),
+    [],
+    "no repeat had another text",
+  );
 });
 
 test("what has no JSON form is bad_body, and the next one goes", async () => {
@@ -322,7 +362,11 @@ test("what has no JSON form is bad_body, and the next one goes", async () => {
   const one = client(server);
   const cycle = {};
   cycle.cycle = cycle;
-  const throwing = { toJSON: () => { throw new Error("no"); } };
+  const throwing = {
+    toJSON: () => {
+      throw new Error("no");
+    },
+  };
   for (const body of [undefined, () => 1, Symbol("x"), cycle, 5n, throwing])
     assert.equal((await refused(one.send("user:bob", body))).code, "bad_body", String(typeof body));
   await one.send("user:bob", 1);
@@ -343,8 +387,10 @@ test("a body that is changed after send is sent as it was", async () => {
 test("wrong streams and keys are refused", async () => {
   const server = await fake();
   const one = client(server);
-  for (const to of ["bob", "user:", "", undefined, 5]) assert.ok((await refused(one.send(to, 1))) instanceof WaypostError, String(to));
-  for (const key of ["", "x".repeat(65), 5]) assert.ok((await refused(one.send("user:bob", 1, { key }))) instanceof WaypostError, String(key));
+  for (const to of ["bob", "user:", "", undefined, 5])
+    assert.ok((await refused(one.send(to, 1))) instanceof WaypostError, String(to));
+  for (const key of ["", "x".repeat(65), 5])
+    assert.ok((await refused(one.send("user:bob", 1, { key }))) instanceof WaypostError, String(key));
   await one.send("user:bob", 1);
   assert.deepEqual(stored(server), [1]);
 });
@@ -368,10 +414,11 @@ test("no more unanswered than the server allows", async () => {
   let waiting = 0;
   let most = 0;
   const open = [];
-  server.connection.take = ((take) => function (frame, ...rest) {
-    if (frame.type === "send") most = Math.max(most, ++waiting);
-    return take.call(this, frame, ...rest);
-  })(server.connection.take);
+  server.connection.take = ((take) =>
+    function (frame, ...rest) {
+      if (frame.type === "send") most = Math.max(most, ++waiting);
+      return take.call(this, frame, ...rest);
+    })(server.connection.take);
   server.script = async (step) => {
     if (step === "stored") {
       await new Promise((resolve) => open.push(resolve) && setImmediate(resolve));
@@ -388,7 +435,8 @@ test("no WebSocket message is above frame_bytes", async () => {
   const one = client(server);
   await live(one);
   let largest = 0;
-  for (const socket of server.sockets.clients) socket.on("message", (data) => (largest = Math.max(largest, data.length)));
+  for (const socket of server.sockets.clients)
+    socket.on("message", (data) => (largest = Math.max(largest, data.length)));
   await Promise.all(marks(12).map((n) => one.send("user:bob", `${n}${"x".repeat(60_000)}`)));
   assert.ok(largest <= server.limits.frame_bytes, `${largest} bytes`);
 });
@@ -461,7 +509,10 @@ test("another user on the same device sends nothing of the first", async () => {
   const two = client(server, { storage, user: undefined, token: token({ sub: "carol" }) });
   await two.send("user:bob", "carol's");
   assert.deepEqual(two.outbox(), []);
-  assert.deepEqual(server.store.stored.map((message) => [message.from, JSON.parse(message.raw)]), [["carol", "carol's"]]);
+  assert.deepEqual(
+    server.store.stored.map((message) => [message.from, JSON.parse(message.raw)]),
+    [["carol", "carol's"]],
+  );
   await two.close();
   client(server, { storage, user: undefined, token: token({ sub: "alice" }) });
   await until(() => stored(server).includes("alice's"));
@@ -474,7 +525,10 @@ test("history over the wire: queries and refusals", async () => {
   const one = client(server);
   await live(one);
   const page = await one.history("user:alice", { limit: 3 });
-  assert.deepEqual(page.messages.map((message) => message.body), [8, 9, 10]);
+  assert.deepEqual(
+    page.messages.map((message) => message.body),
+    [8, 9, 10],
+  );
   assert.equal(page.found_newest, true);
   await one.history("user:alice", { before: page.first, with: "bob" });
   await one.history("user:alice", { after: new Date(0), limit: 1 });

@@ -59,7 +59,8 @@ test("unavailable keeps the order; refusals for good fail with their code", asyn
   await live(one);
   let failures = 2;
   server.script = (step, _, request) => {
-    if (step === "request" && request.method === "POST" && failures-- > 0) throw { code: "unavailable", extra: { retry_after: 0.05 } };
+    if (step === "request" && request.method === "POST" && failures-- > 0)
+      throw { code: "unavailable", extra: { retry_after: 0.05 } };
   };
   const pending = marks(4).map((n) => one.send("user:bob", n));
   const error = refused(one.send("group:none", "x"));
@@ -78,7 +79,10 @@ test("join, leave and history", async () => {
   await one.send("group:g", "in");
   await until(() => bodies(one).includes("in"));
   const page = await one.history("group:g", { limit: 5 });
-  assert.deepEqual(page.messages.map((message) => message.type), ["joined", "message"]);
+  assert.deepEqual(
+    page.messages.map((message) => message.type),
+    ["joined", "message"],
+  );
   await one.leave("g");
   assert.equal((await refused(one.send("group:g", "out"))).code, "not_member");
 });
@@ -88,7 +92,15 @@ test("frames that arrive in pieces, and comments", async () => {
   const one = client(server, { transport: "sse" });
   await live(one);
   const connection = server.connection;
-  const frame = JSON.stringify({ type: "message", stream: "user:alice", id: "5-1", mid: "m", from: "bob", to: "user:alice", body: "größer 𝄞" });
+  const frame = JSON.stringify({
+    type: "message",
+    stream: "user:alice",
+    id: "5-1",
+    mid: "m",
+    from: "bob",
+    to: "user:alice",
+    body: "größer 𝄞",
+  });
   connection.comment(" still here");
   for (const byte of Buffer.from(`id: x\nevent: message\ndata:${frame}\n\n`)) {
     await new Promise((resolve) => connection.response.write(Buffer.from([byte]), resolve));
@@ -143,7 +155,11 @@ test("a token: in the header, and a fresh one when it has expired", async () => 
     if (claims.number === 1) throw { code: "expired" };
     return claims;
   };
-  const one = client(server, { transport: "sse", user: undefined, getToken: () => token({ sub: "alice", number: ++count }) });
+  const one = client(server, {
+    transport: "sse",
+    user: undefined,
+    getToken: () => token({ sub: "alice", number: ++count }),
+  });
   await live(one);
   await one.send("user:bob", 1);
   for (const request of server.requests) assert.equal(request.query.has("token"), false, "addresses end up in logs");

@@ -72,7 +72,11 @@ for (const how of ["before", "after"]) {
         const resolved = [];
         const kept = [];
         one.on("outbox", (item) => item.state === "queued" && !life.dead && kept.push(item.body));
-        for (const n of marks(3)) one.send("user:bob", n).then(() => life.dead || resolved.push(n), () => {});
+        for (const n of marks(3))
+          one.send("user:bob", n).then(
+            () => life.dead || resolved.push(n),
+            () => {},
+          );
         await until(() => life.dead || (resolved.length === 3 && bodies(one).length === 3), `${how} call ${last}`);
         const survived = !life.dead;
         if (survived) await until(() => life.dead || one.progress().get("user:alice").offset === one.heard[2].id);
@@ -88,9 +92,16 @@ for (const how of ["before", "after"]) {
           await two.send("user:bob", "last");
           const all = stored(server);
           assert.deepEqual(all, [...new Set(all)], `${how} call ${last}: stored twice`);
-          assert.deepEqual(all.filter((n) => n !== "last"), marks(3).filter((n) => all.includes(n)), `${how} call ${last}: out of order`);
+          assert.deepEqual(
+            all.filter((n) => n !== "last"),
+            marks(3).filter((n) => all.includes(n)),
+            `${how} call ${last}: out of order`,
+          );
           for (const n of [...resolved, ...before]) assert.ok(all.includes(n), `${how} call ${last}: ${n} was lost`);
-          await until(() => two.progress().get("user:alice").offset === server.store.stream("user:alice").head, "the end");
+          await until(
+            () => two.progress().get("user:alice").offset === server.store.stream("user:alice").head,
+            "the end",
+          );
           const seen = new Set([...bodies(one), ...bodies(two)]);
           for (const n of all) assert.ok(seen.has(n), `${how} call ${last}: ${n} was handed to nobody`);
           await two.close();
@@ -110,7 +121,12 @@ test("a storage that fails from a call on: told, and nothing is stored twice or 
     const server = await fake();
     const life = new Life(new Map(), last, "throws");
     const one = client(server, { storage: life });
-    const pending = marks(5).map((n) => one.send("user:bob", n).then(() => n, (error) => error.code));
+    const pending = marks(5).map((n) =>
+      one.send("user:bob", n).then(
+        () => n,
+        (error) => error.code,
+      ),
+    );
     let ended = false;
     void Promise.all(pending).then(() => (ended = true));
     const told = () => one.errors.some((error) => error.code === "storage_failed");

@@ -106,7 +106,10 @@ export class Store {
   device(user, device) {
     const name = `${user}/${device}`;
     if (!this.offsets.has(name)) {
-      const offsets = new Map([[`user:${user}`, this.stream(`user:${user}`).floor], ["all", this.stream("all").head]]);
+      const offsets = new Map([
+        [`user:${user}`, this.stream(`user:${user}`).floor],
+        ["all", this.stream("all").head],
+      ]);
       this.offsets.set(name, offsets);
     }
     const offsets = this.offsets.get(name);

@@ -1,7 +1,18 @@
 // How a user writes it: compiled under `strict` by types.test.js, and never run.
 
 import { CLIENT_ERRORS, WaypostError, compareIds, connect } from "waypost";
-import type { Client, Gap, HistoryPage, KeyValueStorage, Message, Options, OutboxItem, Progress, Sent, State } from "waypost";
+import type {
+  Client,
+  Gap,
+  HistoryPage,
+  KeyValueStorage,
+  Message,
+  Options,
+  OutboxItem,
+  Progress,
+  Sent,
+  State,
+} from "waypost";
 
 const memory = new Map<string, string>();
 const storage: KeyValueStorage = {
@@ -11,7 +22,13 @@ const storage: KeyValueStorage = {
   getAllKeys: () => [...memory.keys()],
 };
 
-const options: Options = { url: new URL("wss://chat.example.org"), getToken: async () => "token", storage, transport: "auto", ack: "manual" };
+const options: Options = {
+  url: new URL("wss://chat.example.org"),
+  getToken: async () => "token",
+  storage,
+  transport: "auto",
+  ack: "manual",
+};
 const client: Client = connect(options);
 connect({ storage: localStorage, WebSocket, fetch });
 

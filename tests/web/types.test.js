@@ -8,20 +8,34 @@ import { client, fake, live, test } from "./harness.js";
 
 const here = import.meta.dirname;
 const web = path.join(here, "../../service/web");
-const common = { noEmit: true, target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext,
-  lib: ["lib.es2023.d.ts", "lib.dom.d.ts", "lib.dom.iterable.d.ts", "lib.dom.asynciterable.d.ts"], types: [], skipLibCheck: false };
+const common = {
+  noEmit: true,
+  target: ts.ScriptTarget.ES2022,
+  module: ts.ModuleKind.NodeNext,
+  moduleResolution: ts.ModuleResolutionKind.NodeNext,
+  lib: ["lib.es2023.d.ts", "lib.dom.d.ts", "lib.dom.iterable.d.ts", "lib.dom.asynciterable.d.ts"],
+  types: [],
+  skipLibCheck: false,
+};
 
 function complaints(files, options, counts = () => true) {
   const program = ts.createProgram(files, { ...common, ...options });
-  return ts.getPreEmitDiagnostics(program).filter(counts).map((one) => {
-    const where = one.file ? `${path.relative(here, one.file.fileName)}:${one.file.getLineAndCharacterOfPosition(one.start).line + 1}: ` : "";
-    return where + ts.flattenDiagnosticMessageText(one.messageText, "\n");
-  });
+  return ts
+    .getPreEmitDiagnostics(program)
+    .filter(counts)
+    .map((one) => {
+      const where = one.file
+        ? `${path.relative(here, one.file.fileName)}:${one.file.getLineAndCharacterOfPosition(one.start).line + 1}: `
+        : "";
+      return where + ts.flattenDiagnosticMessageText(one.messageText, "\n");
+    });
 }
 
 test("a user's program compiles under strict", () => {
   const found = complaints([path.join(here, "types.sample.ts")], {
-    strict: true, exactOptionalPropertyTypes: true, paths: { waypost: [path.join(web, "waypost.d.ts")] },
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    paths: { waypost: [path.join(web, "waypost.d.ts")] },
   });
   assert.deepEqual(found, []);
 });
@@ -30,7 +44,9 @@ test("a user's program compiles under strict", () => {
 // the shape of options that have no annotation is not held against the code.
 const CERTAIN = new Set([2300, 2304, 2448, 2551, 2552, 2553, 2555, 2588, 2663, 7027, 7028, 7029]);
 const certain = ({ code, messageText }) =>
-  CERTAIN.has(code) || (code === 2339 && /on type '(?!BroadcastChannel)[A-Z]\w*'/.test(ts.flattenDiagnosticMessageText(messageText, "\n"))) ||
+  CERTAIN.has(code) ||
+  (code === 2339 &&
+    /on type '(?!BroadcastChannel)[A-Z]\w*'/.test(ts.flattenDiagnosticMessageText(messageText, "\n"))) ||
   (code === 2554 && /but got (?!0)/.test(ts.flattenDiagnosticMessageText(messageText, "\n")));
 
 test("the code has no mistake that a compiler is certain of", () => {
@@ -55,5 +71,6 @@ test("what the types export is there, and nothing else", async () => {
     if (!name.startsWith("__@")) assert.ok(name in one, `client.${name}`);
   }
   assert.equal(typeof one[Symbol.asyncIterator], "function");
-  for (const [code, meaning] of Object.entries(waypost.CLIENT_ERRORS)) assert.ok(/^[a-z_]+$/.test(code) && meaning.length > 5);
+  for (const [code, meaning] of Object.entries(waypost.CLIENT_ERRORS))
+    assert.ok(/^[a-z_]+$/.test(code) && meaning.length > 5);
 });

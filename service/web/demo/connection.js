@@ -27,7 +27,9 @@ export function showConnection(client) {
     $("route").textContent = [
       node && `${transport === "sse" ? "Server-Sent Events" : "WebSocket"} to ${node}`,
       node && !isLeader && "by another tab",
-    ].filter(Boolean).join(", ");
+    ]
+      .filter(Boolean)
+      .join(", ");
     $("offline").setAttribute("aria-checked", String(isOffline()));
     count();
   };

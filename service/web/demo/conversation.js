@@ -65,7 +65,10 @@ export function showConversation(client, conversations) {
     const first = [...$("log").children].find((one) => one.offsetTop + one.offsetHeight > scroll.scrollTop);
     const before = first?.offsetTop;
     showLog(conversations.lines(conversation), { me: client.user, inbox: conversations.inbox, takeAway });
-    showOutbox(client.outbox().filter((item) => item.to === conversation.key && item.state !== "sent"), { resend, discard });
+    showOutbox(
+      client.outbox().filter((item) => item.to === conversation.key && item.state !== "sent"),
+      { resend, discard },
+    );
     if (isAtEnd) scroll.scrollTop = scroll.scrollHeight;
     else if (first?.isConnected) scroll.scrollTop += first.offsetTop - before;
     if (isOther) loadFirst();
@@ -83,9 +86,13 @@ export function showConversation(client, conversations) {
     const conversation = conversations.get(openKey());
     if (!conversation) return;
     const count = conversation.entries.size;
-    const isEnough = () => openKey() !== conversation.key
-      || (conversation.entries.size > count && scroll.scrollHeight > scroll.clientHeight);
-    await earlier.load(conversation, isEnough, () => { hush(); drawNow(); });
+    const isEnough = () =>
+      openKey() !== conversation.key ||
+      (conversation.entries.size > count && scroll.scrollHeight > scroll.clientHeight);
+    await earlier.load(conversation, isEnough, () => {
+      hush();
+      drawNow();
+    });
   }
 
   function loadFirst() {
@@ -147,7 +154,9 @@ export function showConversation(client, conversations) {
     if (event.key !== "Escape" || !shown || event.isComposing) return;
     const { key } = shown;
     location.hash = "";
-    $("conversations").querySelector(`[data-key="${CSS.escape(key)}"] a`)?.focus();
+    $("conversations")
+      .querySelector(`[data-key="${CSS.escape(key)}"] a`)
+      ?.focus();
   });
   return { draw, open, isSeen };
 }

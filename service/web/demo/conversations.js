@@ -92,12 +92,17 @@ export class Conversations {
   /** Something that was pushed, or is in a page of history. Returns its conversation, if it is of one. */
   take(entry) {
     switch (entry.type) {
-      case "message": return this.#keep(this.open(this.keyOf(entry)), entry);
+      case "message":
+        return this.#keep(this.open(this.keyOf(entry)), entry);
       case "joined":
-      case "left": return this.#takeMembership(entry);
-      case "redacted": return this.#takeAway(entry);
-      case "gap": return this.#takeGap(entry);
-      default: return undefined;
+      case "left":
+        return this.#takeMembership(entry);
+      case "redacted":
+        return this.#takeAway(entry);
+      case "gap":
+        return this.#takeGap(entry);
+      default:
+        return undefined;
     }
   }
 

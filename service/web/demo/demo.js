@@ -18,7 +18,10 @@ function begin(user, device) {
   const conversations = new Conversations(user, () => draw());
   const conversation = showConversation(client, conversations);
   const drawPlaces = showPlaces(client, conversations);
-  const draw = () => { drawPlaces(); conversation.draw(); };
+  const draw = () => {
+    drawPlaces();
+    conversation.draw();
+  };
 
   // An entry is acknowledged once these have returned. This page keeps it in memory, and asks history for what it had
   // before a reload; a page that keeps messages itself would store them here, and return a promise.
@@ -30,7 +33,8 @@ function begin(user, device) {
   client.on("redacted", (entry) => conversations.take(entry));
   client.on("joined", (entry) => conversations.take(entry));
   client.on("left", (entry) => {
-    if (entry.user === user) conversations.forget(`group:${entry.group}`); // on whichever device
+    if (entry.user === user)
+      conversations.forget(`group:${entry.group}`); // on whichever device
     else conversations.take(entry);
   });
 
@@ -47,7 +51,9 @@ function begin(user, device) {
     draw();
   });
 
-  client.on("state", () => { $("who").textContent = `${client.user} · ${client.device}`; });
+  client.on("state", () => {
+    $("who").textContent = `${client.user} · ${client.device}`;
+  });
 
   client.on("live", ({ stream }) => {
     if (stream) return;

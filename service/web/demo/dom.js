@@ -43,8 +43,12 @@ export function soon(draw) {
   return () => {
     if (isDue) return;
     isDue = true;
-    const go = () => { isDue = false; draw(); };
-    if (document.hidden) setTimeout(go, 100); // a page that nobody looks at has no frames
+    const go = () => {
+      isDue = false;
+      draw();
+    };
+    if (document.hidden)
+      setTimeout(go, 100); // a page that nobody looks at has no frames
     else requestAnimationFrame(go);
   };
 }

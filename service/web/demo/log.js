@@ -18,23 +18,39 @@ function messageLine(message, me, takeAway) {
   const isOwn = message.from === me;
   const time = timeOf(message.id);
   const body = message.redacted ? make("p", { class: "gone" }, "This message was taken away") : content(message.body);
-  const state = isOwn && !message.redacted &&
+  const state =
+    isOwn &&
+    !message.redacted &&
     make("span", { class: "state", title: message.durability ? `stored: ${message.durability}` : "stored" }, "sent");
-  return make("li", { class: isOwn ? "own" : "other", "data-id": message.id, "data-state": "sent" },
+  return make(
+    "li",
+    { class: isOwn ? "own" : "other", "data-id": message.id, "data-state": "sent" },
     make("p", { class: "from" }, message.from),
     body,
-    make("p", { class: "below" },
-      make("time", { datetime: time.toISOString(), title: `${time.toLocaleString()} · ${message.id}` }, clock.format(time)),
+    make(
+      "p",
+      { class: "below" },
+      make(
+        "time",
+        { datetime: time.toISOString(), title: `${time.toLocaleString()} · ${message.id}` },
+        clock.format(time),
+      ),
       state || null,
       isOwn && !message.redacted
         ? make("button", { type: "button", class: "small", onclick: () => takeAway(message) }, "Take away")
-        : null));
+        : null,
+    ),
+  );
 }
 
 function line(entry, { me, inbox, takeAway }) {
   if (entry.type === "message") return messageLine(entry, me, takeAway);
   if (entry.type === "gap") {
-    return make("li", { class: "gap", "data-gap": entry.cause.kind, title: entry.cause.at }, gapText(entry, entry.stream === inbox));
+    return make(
+      "li",
+      { class: "gap", "data-gap": entry.cause.kind, title: entry.cause.at },
+      gapText(entry, entry.stream === inbox),
+    );
   }
   return make("li", { class: "note" }, `${entry.user} has ${entry.type} the group`);
 }
@@ -58,18 +74,28 @@ export function showLog(lines, context) {
 
 /** Shows what is not stored yet. What has failed for good waits for a decision. */
 export function showOutbox(items, { resend, discard }) {
-  show($("outbox"), items.map((item) => ({
-    key: item.key,
-    version: `${item.state} ${item.code}`,
-    draw: () => make("li", { class: "own", "data-key-of": item.key, "data-state": item.state },
-      content(item.body),
-      make("p", { class: "below" },
-        make("span", { class: "state" }, item.state === "failed" ? `failed: ${item.code}` : "queued"),
-        item.state === "failed"
-          ? [
-            make("button", { type: "button", class: "small", onclick: () => resend(item.key) }, "Send again"),
-            make("button", { type: "button", class: "small", onclick: () => discard(item.key) }, "Discard"),
-          ]
-          : null)),
-  })));
+  show(
+    $("outbox"),
+    items.map((item) => ({
+      key: item.key,
+      version: `${item.state} ${item.code}`,
+      draw: () =>
+        make(
+          "li",
+          { class: "own", "data-key-of": item.key, "data-state": item.state },
+          content(item.body),
+          make(
+            "p",
+            { class: "below" },
+            make("span", { class: "state" }, item.state === "failed" ? `failed: ${item.code}` : "queued"),
+            item.state === "failed"
+              ? [
+                  make("button", { type: "button", class: "small", onclick: () => resend(item.key) }, "Send again"),
+                  make("button", { type: "button", class: "small", onclick: () => discard(item.key) }, "Discard"),
+                ]
+              : null,
+          ),
+        ),
+    })),
+  );
 }

@@ -12,23 +12,32 @@ export function showOffsets(client) {
   const body = $("offsets").querySelector("tbody");
   const draw = soon(() => {
     if (!$("offsets").open) return;
-    const rows = [...client.progress()].sort(([a], [b]) => a.localeCompare(b)).map(([stream, progress]) => {
-      const numbers = COLUMNS.map((name) => progress[name] ?? "0-0");
-      return {
-        key: stream,
-        version: numbers.join(" "),
-        draw: () => {
-          const old = [...body.children].find((row) => row.dataset.key === stream);
-          return make("tr", {}, make("th", { scope: "row" }, stream), numbers.map((id, at) => {
-            const hasMoved = old && old.children[at + 1].title !== id;
-            return make("td", { title: id, class: hasMoved && "moved", "data-column": COLUMNS[at] }, numberOf(id));
-          }));
-        },
-      };
-    });
+    const rows = [...client.progress()]
+      .sort(([a], [b]) => a.localeCompare(b))
+      .map(([stream, progress]) => {
+        const numbers = COLUMNS.map((name) => progress[name] ?? "0-0");
+        return {
+          key: stream,
+          version: numbers.join(" "),
+          draw: () => {
+            const old = [...body.children].find((row) => row.dataset.key === stream);
+            return make(
+              "tr",
+              {},
+              make("th", { scope: "row" }, stream),
+              numbers.map((id, at) => {
+                const hasMoved = old && old.children[at + 1].title !== id;
+                return make("td", { title: id, class: hasMoved && "moved", "data-column": COLUMNS[at] }, numberOf(id));
+              }),
+            );
+          },
+        };
+      });
     show(body, rows);
   });
   client.on("progress", draw);
   $("offsets").ontoggle = draw;
-  client.on("error", (error) => { $("last-error").textContent = `Last complaint: ${error.message}`; });
+  client.on("error", (error) => {
+    $("last-error").textContent = `Last complaint: ${error.message}`;
+  });
 }

@@ -21,12 +21,29 @@ export function showPlaces(client, conversations) {
     return {
       key: conversation.key,
       version: `${count} ${isOpen}`,
-      draw: () => make("li", { "data-kind": conversation.kind },
-        make("a", { href: hashOf(conversation.key), "aria-current": isOpen && "page" },
-          make("span", { class: "mark", "aria-hidden": "true" }, conversation.kind === "user" ? conversation.name[0].toUpperCase() : conversation.kind === "all" ? "∗" : "#"),
-          make("span", { class: "name" }, conversation.name),
-          make("span", { class: "unseen" }, `, ${KINDS[conversation.kind]}`),
-          count ? make("span", { class: "unread" }, String(count), make("span", { class: "unseen" }, " unread")) : null)),
+      draw: () =>
+        make(
+          "li",
+          { "data-kind": conversation.kind },
+          make(
+            "a",
+            { href: hashOf(conversation.key), "aria-current": isOpen && "page" },
+            make(
+              "span",
+              { class: "mark", "aria-hidden": "true" },
+              conversation.kind === "user"
+                ? conversation.name[0].toUpperCase()
+                : conversation.kind === "all"
+                  ? "∗"
+                  : "#",
+            ),
+            make("span", { class: "name" }, conversation.name),
+            make("span", { class: "unseen" }, `, ${KINDS[conversation.kind]}`),
+            count
+              ? make("span", { class: "unread" }, String(count), make("span", { class: "unseen" }, " unread"))
+              : null,
+          ),
+        ),
     };
   };
   const draw = soon(() => {
@@ -34,7 +51,10 @@ export function showPlaces(client, conversations) {
     show($("conversations"), conversations.list().map(row));
     // A row that was drawn anew has lost the focus to nothing.
     if (focused && !document.activeElement?.closest("#conversations")) {
-      [...$("conversations").children].find((one) => one.dataset.key === focused)?.querySelector("a").focus();
+      [...$("conversations").children]
+        .find((one) => one.dataset.key === focused)
+        ?.querySelector("a")
+        .focus();
     }
     const { unread } = conversations;
     document.title = `${unread ? `(${unread}) ` : ""}${conversations.me} – Waypost`;
