@@ -157,7 +157,7 @@ function subjectOf(token) {
   }
 }
 
-/** Whether a server may have forgotten the key of what was first tried then, by a clock that may have been set since. */
+/** Whether a server may have forgotten the key of what was first tried then, by a clock that may have been set. */
 const isLongAgo = (tried) => Math.abs(Date.now() - tried) > KEY_IS_SAFE_MS;
 
 /** How long to wait before the next try: longer each time, and never in step with everybody else. */
@@ -1190,7 +1190,7 @@ async function problemOf(answer) {
  * Connects, and connects again, until `stop` or until it makes no sense.
  *
  * `owner` is the client: `hello()` gives what to bring, `opened(welcome, starts)`, `take(frame, about)` and `lost()`
- * hear what happens, `state(state)` what there is to say about it, `hasRoom()` waits while handlers have too much to do.
+ * hear what happens, `state(state)` what there is to say of it, `hasRoom()` waits while handlers have too much to do.
  */
 class Link {
   limits = {};
@@ -1381,7 +1381,7 @@ class Link {
     } else if (CLOSING.has(error.code)) {
       this.#lastError = error; // says why the connection is about to end
     }
-    // Else an acknowledgement was refused: of a group that we have just left, or overtaken by its page. The next covers it.
+    // Else an acknowledgement was refused: of a group just left, or overtaken by its page. The next covers it.
   }
 
   #greeted(frame) {
@@ -1818,7 +1818,7 @@ class WaypostClient {
     return this.#tabs ? this.#tabs.isLeader : this.#isWanted && !this.#isClosed;
   }
 
-  /** This tab is to have the connection. What other tabs have put into the outbox is taken over from where it is kept. */
+  /** This tab is to have the connection. What other tabs have put into the outbox is read from where it is kept. */
   async #lead(token) {
     const { claim } = this.#tabs ?? {};
     const isOver = () => !this.#isLeading || this.#tabs?.claim !== claim || this.#link !== null;
@@ -2181,7 +2181,7 @@ class WaypostClient {
     return !this.#isClosed && (this.#options.listen === false || this.#hub.isHeard);
   }
 
-  /** Hands out what waits, one after the other. Runs once for each stream; what comes meanwhile is found in the queue. */
+  /** Hands out what waits, one after the other. Runs once for each stream; what comes meanwhile is in the queue. */
   async #pump(stream, track) {
     if (track.isPumping) return;
     track.isPumping = true;
@@ -2607,7 +2607,7 @@ class WaypostClient {
     return (item.removal ??= this.#removeForSure(item));
   }
 
-  /** An own message has come. If it is one of the outbox, it is stored: no progress is kept before it has left there. */
+  /** An own message has come. One of the outbox is stored then: no progress is kept before it has left there. */
   #sawOwn({ stream, id, mid, to }) {
     const item = this.#items.get(mid);
     if (item?.to !== to || item.state !== "queued") return this.#removals.get(mid) ?? null;
@@ -2623,7 +2623,7 @@ class WaypostClient {
     return (item.saving = this.#kept.saveItem(item));
   }
 
-  /** Takes it from where it is kept. Fulfilled when that is so, however long it takes; until then `#removals` has it. */
+  /** Takes it from where it is kept. Fulfilled when that is so, however long it takes; till then `#removals` has it. */
   #removeForSure(item) {
     const removal = this.#remove(item);
     this.#removals.set(item.key, removal);
