@@ -13,7 +13,7 @@ from service.config import Settings
 from service.core.names import ALL, EntryId, is_stream, parse_stream
 from service.core.retention import policy_of
 from service.errors import WaypostError
-from service.inspection.lag import Lag, begins, lag, unread_after, with_loss
+from service.inspection.lag import Lag, lag, stands_at, unread_after, with_loss
 from service.inspection.streams import RATE_S, rate_per_min
 from service.inspection.survey import ORDERS, DeviceRank, Foremost, Order, StreamRank, Total
 from service.store import Store
@@ -86,13 +86,15 @@ class _Surveying:
         for at in range(0, len(names), USERS_A_STEP):
             found = await self._store.devices_of(names[at : at + USERS_A_STEP], DEVICES_A_USER)
             some: list[DeviceSight] = []
+            offsets = 0
             for device in (device for devices, _ in found for device in devices):
                 some.append(device)
+                offsets += len(device.offsets)
                 self._run.report.devices_seen += 1
-                if sum(len(one.offsets) for one in some) >= OFFSETS_A_STEP:
+                if offsets >= OFFSETS_A_STEP:
                     await self._look_at(some)
                     await self._run.breathe()
-                    some = []
+                    some, offsets = [], 0
             await self._look_at(some)
             await self._run.breathe()
 
@@ -107,7 +109,7 @@ class _Surveying:
                 bounds = stands.get((stream, device.user))
                 if bounds is None or bounds.stretches == ():
                     continue
-                offset = _offset(device, bounds)
+                offset = stands_at(device, bounds)
                 after = unread_after(offset, bounds.head, bounds.stretches)
                 if after is not None:
                     behind.append((device, bounds, offset, after))
@@ -145,8 +147,3 @@ class _Surveying:
             kept = Kept(self._now_ms, run.id, msgspec.to_builtins(rows))
             await self._store.keep_survey(part, kept, job=run.report.name, lease=run.lease, token=run.token)
             await run.breathe()
-
-
-def _offset(device: DeviceSight, bounds: StreamBounds) -> EntryId:
-    stored = device.offsets.get(bounds.stream)
-    return begins(bounds.stream, bounds.head, bounds.floor, bounds.stretches) if stored is None else stored[0]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from service.trimming import Plan, PolicyPlan, StreamPlan
 
 EXIT_REFUSED = 1
-REPORTS_LOOKED_AT = 1000  # all that are kept, of all jobs
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -151,6 +150,8 @@ def past(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reports(settings: Settings, limit: int) -> "list[JobReport]":
+    from service.inspection.jobs import REPORTS_LOOKED_AT  # noqa: PLC0415 - see service/cli
+
     async with store.opened(settings) as opened:
         reports = await opened.job_reports(REPORTS_LOOKED_AT)
     return [report for report in reports if report.name == "retention"][:limit]

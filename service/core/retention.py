@@ -200,17 +200,27 @@ def before(now_ms: int, age_s: int) -> EntryId:
     return EntryId(max(0, now_ms - age_s * 1000), 0)
 
 
+def limit_texts(policy: Policy) -> dict[str, str]:
+    """The limits that a policy has, by their names, as the ledger, gaps and operators are told of them."""
+    texts = {
+        "max_age": None if policy.max_age_s is None else duration_text(policy.max_age_s),
+        "max_entries": policy.max_entries,
+        "max_bytes": None if policy.max_bytes is None else size_text(policy.max_bytes),
+        "min_keep": policy.min_keep or None,
+        "hold_unread": None if policy.hold_unread_s is None else duration_text(policy.hold_unread_s),
+    }
+    return {name: f"{name}={text}" for name, text in texts.items() if text is not None}
+
+
 def cuts(policy: Policy, now_ms: int) -> list[Cut]:
     """The limits of a policy at a moment of Redis time, in the order in which they are carried out."""
-    found = []
+    found, texts = [], limit_texts(policy)
     if policy.max_age_s is not None:
-        limit = f"max_age={duration_text(policy.max_age_s)}"
-        found.append(Cut(limit=limit, upto=before(now_ms, policy.max_age_s), keep=policy.min_keep))
+        found.append(Cut(limit=texts["max_age"], upto=before(now_ms, policy.max_age_s), keep=policy.min_keep))
     if policy.max_entries is not None:
-        found.append(Cut(limit=f"max_entries={policy.max_entries}", keep=max(policy.max_entries, policy.min_keep)))
+        found.append(Cut(limit=texts["max_entries"], keep=max(policy.max_entries, policy.min_keep)))
     if policy.max_bytes is not None:
-        limit = f"max_bytes={size_text(policy.max_bytes)}"
-        found.append(Cut(limit=limit, keep=policy.min_keep, keep_bytes=policy.max_bytes))
+        found.append(Cut(limit=texts["max_bytes"], keep=policy.min_keep, keep_bytes=policy.max_bytes))
     return found
 
 

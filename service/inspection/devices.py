@@ -5,9 +5,9 @@ from collections.abc import Collection
 import msgspec
 
 from service.config import Settings
-from service.core.names import EntryId, check_name, user_stream
+from service.core.names import check_name, user_stream
 from service.core.retention import policy_of
-from service.inspection.lag import Lag, begins, lag, unread_after, with_loss
+from service.inspection.lag import Lag, lag, stands_at, unread_after, with_loss
 from service.inspection.times import age_s, id_or_none, when, when_or_none
 from service.store import Store
 from service.store.sights import DeviceSight, StreamBounds, UserSight
@@ -80,7 +80,7 @@ async def devices(store: Store, settings: Settings, user: str) -> Devices:
     asked = []
     for device in sight.devices:
         for stands in sight.streams.values():
-            after = unread_after(_offset(device, stands), stands.head, stands.stretches)
+            after = unread_after(stands_at(device, stands), stands.head, stands.stretches)
             if after is not None:
                 asked.append(((device.device, stands.stream), (stands.stream, after)))
     firsts = await store.first_above([one for _, one in asked])
@@ -90,7 +90,7 @@ async def devices(store: Store, settings: Settings, user: str) -> Devices:
         rows = []
         for stands in sight.streams.values():
             how_far = lag(
-                _offset(device, stands),
+                stands_at(device, stands),
                 stands.head,
                 stands.floor,
                 stands.stretches,
@@ -100,11 +100,6 @@ async def devices(store: Store, settings: Settings, user: str) -> Devices:
             rows.append(_row(device, stands, how_far, sight, settings))
         found.append(_device(device, rows, sight, nodes))
     return Devices(user, when(sight.now_ms), sight.devices_count, nodes, tuple(found))
-
-
-def _offset(device: DeviceSight, stands: StreamBounds) -> EntryId:
-    stored = device.offsets.get(stands.stream)
-    return begins(stands.stream, stands.head, stands.floor, stands.stretches) if stored is None else stored[0]
 
 
 def _row(device: DeviceSight, stands: StreamBounds, found: Lag, sight: UserSight, settings: Settings) -> DeviceStream:

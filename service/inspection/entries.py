@@ -108,13 +108,10 @@ async def entries(
     found = found[-limit:] if newest else found[:limit]
     now_ms = await store.now_ms()
     gone = await _redactions(store, stream, found, is_filtered=bool(sender))
-    views = [view(entry, now_ms, bodies=bodies) for entry in found] + [_tombstone(one, now_ms) for one in gone]
-    views.sort(key=lambda one: _order(one.id))
-    return Entries(stream, when(now_ms), tuple(views), looked_at, facts.entries, is_whole)
-
-
-def _order(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("-")))
+    views = {entry.id: view(entry, now_ms, bodies=bodies) for entry in found}
+    views |= {one.id: _tombstone(one, now_ms) for one in gone}
+    in_order = tuple(views[one] for one in sorted(views))
+    return Entries(stream, when(now_ms), in_order, looked_at, facts.entries, is_whole)
 
 
 def _place(text: str, *, is_after: bool) -> EntryId:

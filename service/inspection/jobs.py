@@ -10,7 +10,7 @@ from service.inspection.times import age_s, when, when_or_none
 from service.store import JobReport, JobState, Store
 
 RUNS = 5  # of each job that are told of
-_REPORTS_LOOKED_AT = 1000  # all that are kept, of all jobs
+REPORTS_LOOKED_AT = 1000  # all that are kept, of all jobs
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class JobsView(msgspec.Struct, frozen=True):
 
 async def jobs(store: Store, settings: Settings, *, runs: int = RUNS) -> JobsView:
     """All jobs, with the reports of their last runs."""
-    reports = await store.job_reports(_REPORTS_LOOKED_AT)
+    reports = await store.job_reports(REPORTS_LOOKED_AT)
     found = []
     for name in JOBS:
         state, sight = await store.job_state(name), await store.job_sight(name)

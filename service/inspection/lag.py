@@ -11,7 +11,8 @@ import msgspec
 
 from service.core.entries import Stretch
 from service.core.names import ALL, ZERO, EntryId, parse_stream
-from service.core.retention import Policy, duration_text
+from service.core.retention import Policy, limit_texts
+from service.store.sights import DeviceSight, StreamBounds
 
 _EVER = (Stretch(ZERO),)
 
@@ -36,6 +37,12 @@ def begins(stream: str, head: EntryId, floor: EntryId, stretches: Sequence[Stret
     if stretches is not None:
         return stretches[-1].joined if stretches else head
     return head if stream == ALL else floor
+
+
+def stands_at(device: DeviceSight, bounds: StreamBounds) -> EntryId:
+    """Up to where a device has a stream: its offset, else where it would begin."""
+    stored = device.offsets.get(bounds.stream)
+    return begins(bounds.stream, bounds.head, bounds.floor, bounds.stretches) if stored is None else stored[0]
 
 
 def unread_after(offset: EntryId, head: EntryId, stretches: Sequence[Stretch] | None) -> EntryId | None:
@@ -86,12 +93,12 @@ def with_loss(found: Lag, stream: str, head: EntryId, policy: Policy, *, last_se
     first = found.first
     if first is None:
         return found
-    at, by = None, ""
+    at, by, texts = None, "", limit_texts(policy)
     if policy.max_age_s is not None:
-        at, by = first.ms + policy.max_age_s * 1000, f"max_age={duration_text(policy.max_age_s)}"
+        at, by = first.ms + policy.max_age_s * 1000, texts["max_age"]
     above = head.n - first.n + 1
     if policy.max_entries is not None and above > policy.max_entries:
-        at, by = first.ms, f"max_entries={policy.max_entries}"
+        at, by = first.ms, texts["max_entries"]
     if policy.min_keep >= above:
         at, by = None, ""
     kind, _ = parse_stream(stream)
@@ -100,5 +107,5 @@ def with_loss(found: Lag, stream: str, head: EntryId, policy: Policy, *, last_se
         if last_seen is not None:
             held = min(held, last_seen + idle_s * 1000)
         if held > at:
-            at, by = held, f"hold_unread={duration_text(policy.hold_unread_s)}"
+            at, by = held, texts["hold_unread"]
     return msgspec.structs.replace(found, loses_ms=at, loses_by=by)

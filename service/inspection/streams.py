@@ -7,7 +7,7 @@ import msgspec
 
 from service.config import Settings
 from service.core.names import ALL, EntryId, parse_stream
-from service.core.retention import Policy, duration_text, policy_of, size_text
+from service.core.retention import limit_texts, policy_of
 from service.errors import WaypostError
 from service.inspection.lag import Lag, begins, lag, messages, unread_after
 from service.inspection.schedule import due_in_ms
@@ -73,17 +73,11 @@ class StreamPage(msgspec.Struct, frozen=True, kw_only=True):
     order_as_of: str | None = None
 
 
-class NextTrim(msgspec.Struct, frozen=True):
-    """When the job `retention` comes next (Redis ms), None for never."""
-
-    at_ms: int | None
-
-
-async def next_trim(store: Store, settings: Settings) -> NextTrim:
-    """Asked once for any number of streams."""
+async def next_trim(store: Store, settings: Settings) -> int | None:
+    """When the job `retention` comes next (Redis ms), None for never. Asked once for any number of streams."""
     state = await store.job_state("retention")
     due = due_in_ms(settings.jobs.retention, state)
-    return NextTrim(None if due is None else state.now_ms + due)
+    return None if due is None else state.now_ms + due
 
 
 async def streams_page(
@@ -103,10 +97,10 @@ async def stream_views(
     store: Store, settings: Settings, names: Sequence[str], now_ms: int, *, users_max: int = USERS_A_ROW
 ) -> tuple[StreamView, ...]:
     """How these streams stand; what cannot be told of is left out."""
-    trim = await next_trim(store, settings)
+    trim_ms = await next_trim(store, settings)
     sights = [sight for sight in await store.stream_sights(names, now_ms - RATE_S * 1000) if sight is not None]
     worst = await worst_lags(store, sights, now_ms, users_max)
-    return tuple(view(sight, settings, worst[sight.facts.stream], trim, now_ms) for sight in sights)
+    return tuple(view(sight, settings, worst[sight.facts.stream], trim_ms, now_ms) for sight in sights)
 
 
 class WorstLag(msgspec.Struct, frozen=True):
@@ -120,14 +114,14 @@ class WorstLag(msgspec.Struct, frozen=True):
 async def stream_view(store: Store, settings: Settings, stream: str) -> StreamView:
     """How one stream stands. Raises `bad_stream`, `bad_name`; `no_group` for a group that nobody made."""
     parse_stream(stream)
-    await store.stream_facts(stream)
     found = await stream_views(store, settings, [stream], await store.now_ms(), users_max=USERS_ALONE)
-    if not found:  # dropped just now
-        raise WaypostError("no_group")
+    if not found:
+        await store.stream_facts(stream)  # which says why
+        raise WaypostError("no_group")  # made just now
     return found[0]
 
 
-def view(sight: StreamSight, settings: Settings, worst: WorstLag, trim: NextTrim, now_ms: int) -> StreamView:
+def view(sight: StreamSight, settings: Settings, worst: WorstLag, trim_ms: int | None, now_ms: int) -> StreamView:
     """A row, of what was read."""
     facts = sight.facts
     policy = policy_of(facts.stream, settings.retention.policies)
@@ -153,31 +147,15 @@ def view(sight: StreamSight, settings: Settings, worst: WorstLag, trim: NextTrim
         lag_is_whole=worst.is_whole,
         policy=policy.match,
         policy_source=policy.source,
-        limits=limits_text(policy),
-        next_trim=when_or_none(trim.at_ms),
-        next_trim_in_s=None if trim.at_ms is None else age_s(now_ms, trim.at_ms),
+        limits=", ".join(limit_texts(policy).values()) or "keeps everything",
+        next_trim=when_or_none(trim_ms),
+        next_trim_in_s=None if trim_ms is None else age_s(now_ms, trim_ms),
     )
 
 
 def rate_per_min(sight: StreamSight) -> float:
     """Numbers a minute, over the time that `recent` counts."""
     return sight.recent * 60 / RATE_S
-
-
-def limits_text(policy: Policy) -> str:
-    """The limits of a policy in words."""
-    parts = []
-    if policy.max_age_s is not None:
-        parts.append(f"max_age={duration_text(policy.max_age_s)}")
-    if policy.max_entries is not None:
-        parts.append(f"max_entries={policy.max_entries}")
-    if policy.max_bytes is not None:
-        parts.append(f"max_bytes={size_text(policy.max_bytes)}")
-    if policy.min_keep:
-        parts.append(f"min_keep={policy.min_keep}")
-    if policy.hold_unread_s is not None:
-        parts.append(f"hold_unread={duration_text(policy.hold_unread_s)}")
-    return ", ".join(parts) or "keeps everything"
 
 
 # -- who is behind -----------------------------------------------------------------------------------------------------

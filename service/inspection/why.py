@@ -15,7 +15,7 @@ from service.core.history import is_of
 from service.core.names import ALL, EntryId, check_name, parse_id, parse_stream, user_stream
 from service.inspection.devices import DEVICES_MAX, is_connected
 from service.inspection.entries import EntryView, LedgerLine, ledger_line, view
-from service.inspection.lag import begins
+from service.inspection.lag import stands_at
 from service.inspection.times import age_s, when, when_or_none
 from service.store import Store
 from service.store.sights import DeviceSight, EntryEvidence, UserSight
@@ -187,7 +187,6 @@ def _device(
 ) -> DeviceVerdict:
     bounds = found.bounds
     stored = device.offsets.get(bounds.stream)
-    offset = begins(bounds.stream, bounds.head, bounds.floor, bounds.stretches) if stored is None else stored[0]
     connected = is_connected(device, sight.devices, user_nodes)
     verdict = _of_device(device, at, state, found, connected=connected)
     return DeviceVerdict(
@@ -195,7 +194,7 @@ def _device(
         verdict=verdict,
         says=SAYS[verdict],
         offset=None if stored is None else str(stored[0]),
-        behind_by=max(0, at.n - offset.n),
+        behind_by=max(0, at.n - stands_at(device, bounds).n),
         last_seen=when_or_none(device.last_seen),
         idle_s=None if device.last_seen is None else age_s(device.last_seen, sight.now_ms),
         node=device.node,

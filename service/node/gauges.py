@@ -15,6 +15,7 @@ from service.config import JOBS, Settings
 from service.errors import WaypostError
 from service.metrics import METRICS, Snapshot, Values
 from service.node.connection import Connection
+from service.node.vitals import resident_bytes
 from service.store import JobReport, Store
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 LOOK_S = 10.0  # at every connection's buffer and at the descriptors: milliseconds, where there are thousands
 ASK_S = 30.0  # between two times that the store is asked: jobs run every few minutes
 REPORTS = 40  # of jobs that are read at a time; a job that reports seldom is remembered from earlier readings
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_OWN = Path("/proc/self")  # Linux; elsewhere these numbers are left out
+_DESCRIPTORS = Path("/proc/self/fd")  # Linux; elsewhere their number is left out
 _STARTED_AT = time.time()  # of this module, which is early in the life of a node
 
 
@@ -153,17 +153,14 @@ def _process() -> Values:
         "waypost_process_cpu_seconds_total": {"": usage.ru_utime + usage.ru_stime},
         "waypost_process_start_time_seconds": {"": _STARTED_AT},
     }
-    try:
-        pages = int((_OWN / "statm").read_text().split()[1])
-    except OSError:
-        return values
-    return values | {"waypost_process_resident_memory_bytes": {"": pages * _PAGE_BYTES}}
+    resident = resident_bytes()
+    return values if resident is None else values | {"waypost_process_resident_memory_bytes": {"": resident}}
 
 
 def _descriptors() -> Values:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     values: Values = {} if soft == resource.RLIM_INFINITY else {"waypost_process_max_fds": {"": soft}}
     try:
-        return values | {"waypost_process_open_fds": {"": len(os.listdir(_OWN / "fd"))}}  # noqa: PTH208 - no Path for each
+        return values | {"waypost_process_open_fds": {"": len(os.listdir(_DESCRIPTORS))}}  # noqa: PTH208 - no Path for each
     except OSError:
         return values

@@ -1,6 +1,7 @@
 """What a node says of itself with every beat: small, and made of what is at hand anyway."""
 
 import os
+import resource
 import sys
 import time
 from functools import cache
@@ -23,15 +24,21 @@ def version() -> str:
         return "unknown"
 
 
-def memory_bytes() -> int:
-    """What this process has in memory now; where the system does not tell, the most that it ever had."""
+def resident_bytes() -> int | None:
+    """What this process has in memory now, None where the system does not tell (Linux does)."""
     try:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        import resource  # noqa: PLC0415 - not there on every system
+        return None
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+
+def memory_bytes() -> int:
+    """What this process has in memory now; where the system does not tell, the most that it ever had."""
+    found = resident_bytes()
+    if found is not None:
+        return found
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class Vitals:

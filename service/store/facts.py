@@ -58,10 +58,6 @@ def reads(layout: Layout, stream: str) -> list[Command]:
     return commands
 
 
-# What `told` raises of a stream that cannot be told of, while the others can.
-NOT_TOLD = (WaypostError,)
-
-
 def told(stream: str, replies: Sequence[Reply]) -> StreamFacts:
     """What the replies say of a stream. Raises `no_group`, and what an error among them stands for."""
     length, first, last, size, info, state, *rest = replies

@@ -1,6 +1,6 @@
 """Reads of streams, devices and jobs as they are kept, for operators. Plain: a full or fenced store answers too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -58,7 +58,7 @@ async def stream_sights(context: Context, streams: Sequence[str], since_ms: int)
         own, replies = replies[:count], replies[count:]
         try:
             told: StreamFacts | None = facts.told(stream, own[:-1])
-        except facts.NOT_TOLD:
+        except WaypostError:  # of a stream that cannot be told of, while the others can
             told = None
         found.append(None if told is None else StreamSight(told, _recent(told, own[-1])))
     return found
@@ -124,29 +124,29 @@ def _device_line(raw: bytes) -> _DeviceLine:
         return _DeviceLine()
 
 
+def _seen_last(reply: Any, most: int) -> tuple[list[tuple[str, _DeviceLine]], int]:  # noqa: ANN401 - see `_checked`
+    """Of a user's devices those that were seen last, and how many there are in all."""
+    fields = [] if isinstance(reply, RedisError) else reply
+    rows = [
+        (raw.decode(errors="replace"), _device_line(line)) for raw, line in zip(fields[0::2], fields[1::2], strict=True)
+    ]
+    rows.sort(key=lambda row: (-(row[1].last or 0), row[0]))
+    return rows[:most], len(rows)
+
+
 async def devices(context: Context, users: Sequence[str], most: int) -> list[tuple[list[DeviceSight], int]]:
     """Devices of users with their offsets, of each those that were seen last, and how many there are in all."""
     layout = context.layout
     listed = await read(context, [("HGETALL", keys.key(layout.user_tag(user), "d", user)) for user in users])
-    chosen: list[list[tuple[str, _DeviceLine]]] = []
-    counts = []
-    for reply in listed:
-        fields = [] if isinstance(reply, RedisError) else reply
-        rows = [
-            (raw.decode(errors="replace"), _device_line(line))
-            for raw, line in zip(fields[0::2], fields[1::2], strict=True)
-        ]
-        rows.sort(key=lambda row: (-(row[1].last or 0), row[0]))
-        counts.append(len(rows))
-        chosen.append(rows[:most])
+    chosen = [_seen_last(reply, most) for reply in listed]
     commands: list[Command] = [
         ("HGETALL", layout.offsets(user, device))
-        for user, rows in zip(users, chosen, strict=True)
+        for user, (rows, _) in zip(users, chosen, strict=True)
         for device, _ in rows
     ]
     replies = iter(await read(context, commands, _HASHES_AT_ONCE))
     found = []
-    for user, rows, count in zip(users, chosen, counts, strict=True):
+    for user, (rows, count) in zip(users, chosen, strict=True):
         sights = [
             DeviceSight(user, device, line.first, line.last, line.node, _offsets(next(replies)))
             for device, line in rows
@@ -175,25 +175,13 @@ async def stream_devices(
     pairs = [(stream, user) for stream, users in asked for user in users]
     commands: list[Command] = []
     for stream, user in pairs:
-        commands.append(("HGETALL", keys.key(layout.user_tag(user), "d", user)))
-        group = group_of(stream)
-        if group is not None:
-            commands.append(("HGET", layout.group(group), user))
+        commands += [("HGETALL", keys.key(layout.user_tag(user), "d", user)), *_membership(context, stream, user)]
     replies = iter(await read(context, commands))
     chosen: list[tuple[str, str, str, _DeviceLine, tuple[Stretch, ...] | None]] = []
     for stream, user in pairs:
-        fields = next(replies)
-        record = next(replies) if group_of(stream) is not None else None
-        fields = [] if isinstance(fields, RedisError) else fields
-        stretches: tuple[Stretch, ...] | None = None
-        if group_of(stream) is not None:
-            stretches = () if isinstance(record, RedisError) else decode.stretches(record)
-        rows = [
-            (stream, user, raw.decode(errors="replace"), _device_line(line), stretches)
-            for raw, line in zip(fields[0::2], fields[1::2], strict=True)
-        ]
-        rows.sort(key=lambda row: (-(row[3].last or 0), row[2]))
-        chosen += rows[:devices_max]
+        rows, _ = _seen_last(next(replies), devices_max)
+        stretches = _stretches(stream, replies)
+        chosen += [(stream, user, device, line, stretches) for device, line in rows]
     stored = await read(
         context, [("HGET", layout.offsets(user, device), stream) for stream, user, device, *_ in chosen]
     )
@@ -204,24 +192,34 @@ async def stream_devices(
     return [found[stream] for stream, _ in asked]
 
 
+def _membership(context: Context, stream: str, user: str) -> list[Command]:
+    """What to ask for `_stretches`."""
+    group = group_of(stream)
+    return [] if group is None else [("HGET", context.layout.group(group), user)]
+
+
+def _stretches(stream: str, replies: Iterator[Any]) -> tuple[Stretch, ...] | None:
+    """A user's memberships, of the next reply; None, and no reply, where the stream is no group's."""
+    if group_of(stream) is None:
+        return None
+    record = next(replies)
+    return () if isinstance(record, RedisError) else decode.stretches(record)
+
+
 async def bounds(context: Context, asked: Sequence[tuple[str, str]]) -> list[StreamBounds | None]:
     """See `Store.bounds`."""
     layout = context.layout
     commands: list[Command] = []
     for stream, user in asked:
-        commands.append(("HGETALL", keys.key(layout.tag(stream), "h", stream)))
-        group = group_of(stream)
-        commands.append(("TIME",) if group is None else ("HGET", layout.group(group), user))
-    replies = await read(context, commands)
+        commands += [("HGETALL", keys.key(layout.tag(stream), "h", stream)), *_membership(context, stream, user)]
+    replies = iter(await read(context, commands))
     found: list[StreamBounds | None] = []
-    for (stream, _), state, record in zip(asked, replies[0::2], replies[1::2], strict=True):
+    for stream, _ in asked:
+        state, stretches = next(replies), _stretches(stream, replies)
         if isinstance(state, RedisError):
             found.append(None)
             continue
         fields = dict(zip(state[0::2], state[1::2], strict=True))
-        stretches: tuple[Stretch, ...] | None = None
-        if group_of(stream) is not None:
-            stretches = () if isinstance(record, RedisError) else decode.stretches(record)
         found.append(
             StreamBounds(
                 stream,

@@ -70,8 +70,8 @@ class UserSight(msgspec.Struct, frozen=True):
 
 
 class EntryEvidence(msgspec.Struct, frozen=True):
-    """What the store keeps about one id of a stream. `others`: an entry or a redaction of the same number has another
-    id. `group_exists` is None where the stream is no group's.
+    """What the store keeps about one id of a stream. `other`: the id of an entry or a redaction of the same number that
+    is not this one. `group_exists` is None where the stream is no group's.
     """
 
     bounds: StreamBounds
@@ -83,7 +83,7 @@ class EntryEvidence(msgspec.Struct, frozen=True):
 
 
 class JobSight(msgspec.Struct, frozen=True):
-    """Who holds the lease of a job, "" for nobody, for how many ms yet; and the progress of an unfinished run."""
+    """Who holds the lease of a job, "" for nobody, and for how many ms yet."""
 
     holder: str
     lease_ms: int
