@@ -13,7 +13,7 @@ from service.config import Settings
 from service.errors import WaypostError
 from service.log import Log
 from service.metrics import Snapshot
-from service.metrics.exposition import text_of
+from service.metrics.exposition import OPENMETRICS, text_of
 from service.metrics.snapshot import WRITE_S, Folder, seen_at
 from service.node import Node
 
@@ -30,26 +30,26 @@ class Scrapes:
         self._node = node
         self._folder = folder
         self._turn = asyncio.Lock()
-        self._texts: dict[str, tuple[float, bytes, str]] = {}  # by what was accepted
+        self._texts: dict[bool, tuple[float, bytes, str]] = {}  # by whether OpenMetrics was asked for; made when
         self._has_complained = False
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """The numbers of all nodes on this port, in the format that is asked for, and its content type."""
-        kind = "application/openmetrics-text" if "application/openmetrics-text" in accept else ""
+        is_openmetrics = OPENMETRICS in accept
         async with self._turn:
-            made_at, text, content_type = self._texts.get(kind, (0.0, b"", ""))
-            if not made_at or time.monotonic() - made_at > KEPT_S:
+            kept = self._texts.get(is_openmetrics)
+            if kept is None or time.monotonic() - kept[0] > KEPT_S:
                 snapshots = [self._node.gauges.snapshot()]
                 # What is left is spelling, beside what the node has to do.
-                text, content_type = await asyncio.to_thread(self._spell, snapshots, kind)
-                self._texts[kind] = time.monotonic(), text, content_type
-        return text, content_type
+                text, content_type = await asyncio.to_thread(self._spell, snapshots, is_openmetrics=is_openmetrics)
+                kept = self._texts[is_openmetrics] = time.monotonic(), text, content_type
+        return kept[1:]
 
-    def _spell(self, snapshots: list[Snapshot], kind: str) -> tuple[bytes, str]:
+    def _spell(self, snapshots: list[Snapshot], *, is_openmetrics: bool) -> tuple[bytes, str]:
         if self._folder is not None:
             now = time.monotonic()
             snapshots += [seen_at(other, now) for other in self._folder.others(self._node.name)]
-        return text_of(snapshots, kind)
+        return text_of(snapshots, is_openmetrics=is_openmetrics)
 
     async def leave(self) -> None:
         """Leaves the numbers for the others on this port, now and then, until cancelled, and once more then."""

@@ -8,10 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from service.cli import store, tables
-from service.cli.streams import limit, name, stream
+from service.cli.arguments import entry, limit, name, on_the_store, stream
 from service.config import Settings
-from service.core.names import parse_id
-from service.errors import WaypostError
 
 if TYPE_CHECKING:
     from service.inspection import Device, Devices, Job, NodeView, Why
@@ -19,12 +17,12 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+CONNECTED = {True: "yes", False: "no", None: "not known"}
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `devices`, `nodes`, `jobs`, `why` and `audit`."""
-    shared = argparse.ArgumentParser(add_help=False)
-    store.add_argument(shared)
-    shared.add_argument("--json", action="store_true", help="print JSON")
+    shared = on_the_store()
 
     owned = subparsers.add_parser(
         "devices",
@@ -66,7 +64,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "verdict could be given, 1: no store, 2: misused.",
     )
     why.add_argument("stream", type=stream, help="user:<id>, group:<id> or all")
-    why.add_argument("id", type=_entry, help="the entry id, <ms>-<n>")
+    why.add_argument("id", type=entry, help="the entry id, <ms>-<n>")
     why.add_argument("user", type=name, help="whose devices")
     why.set_defaults(run=functools.partial(store.work, show_why))
 
@@ -77,15 +75,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="What operators did, newest first. Exit code 0: fine, 1: no store, 2: misused.",
     )
     audit.add_argument("--limit", type=limit, default=50, metavar="N", help="so many lines (default: 50)")
-    audit.add_argument("--before", type=_entry, metavar="ID", help="go on where the page before ended")
+    audit.add_argument("--before", type=entry, metavar="ID", help="go on where the page before ended")
     audit.set_defaults(run=functools.partial(store.work, show_audit))
-
-
-def _entry(text: str) -> str:
-    try:
-        return str(parse_id(text))
-    except WaypostError as error:
-        raise argparse.ArgumentTypeError(error.detail) from error
 
 
 def _asked(settings: Settings, ask: "Callable[[Store], Awaitable[Found]]") -> Found:
@@ -185,13 +176,12 @@ def _tell_devices(found: "Devices", *, is_all: bool) -> None:
 
 
 def _device_row(device: "Device") -> list[str]:
-    connected = {True: "yes", False: "no", None: "not known"}[device.connected]
     return [
         device.device,
         tables.second(device.first_seen) if device.first_seen else "?",
         tables.since(device.last_seen, device.idle_s, "?"),
         device.node,
-        connected,
+        CONNECTED[device.connected],
         str(device.lag_messages),
         tables.age(device.waiting_s, "-"),
     ]
@@ -309,7 +299,6 @@ def _tell_why(found: "Why") -> None:
     tables.facts(pairs)
     if found.devices:
         print()
-        connected = {True: "yes", False: "no", None: "not known"}
         rows = [
             [
                 one.device,
@@ -318,7 +307,7 @@ def _tell_why(found: "Why") -> None:
                 str(one.behind_by),
                 tables.since(one.last_seen, one.idle_s, "?"),
                 one.node,
-                connected[one.connected],
+                CONNECTED[one.connected],
             ]
             for one in found.devices
         ]

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from service.cli import actions, store, tables
+from service.cli.arguments import on_the_store, stream
 from service.config import Settings
-from service.core.names import parse_stream
-from service.errors import WaypostError
 
 if TYPE_CHECKING:
     from service.store import JobReport
@@ -27,12 +26,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Policies stand in the settings file (docs/operations.md). `waypost worker` carries them out.",
     )
     verbs = parser.add_subparsers(metavar="plan|run|log", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    store.add_argument(shared)
-    shared.add_argument("--json", action="store_true", help="print JSON")
+    shared = on_the_store()
 
     what = argparse.ArgumentParser(add_help=False)
-    what.add_argument("--stream", action="append", type=_stream, metavar="NAME", help="only this stream (repeatable)")
+    what.add_argument("--stream", action="append", type=stream, metavar="NAME", help="only this stream (repeatable)")
     what.add_argument(
         "--max-unread-lost",
         type=_number,
@@ -60,14 +57,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     history = verbs.add_parser("log", parents=[shared], help="what past runs removed, newest first")
     history.add_argument("--limit", type=_number, default=20, metavar="N", help="so many runs (default: 20)")
     history.set_defaults(run=functools.partial(store.work, past))
-
-
-def _stream(text: str) -> str:
-    try:
-        parse_stream(text)
-    except WaypostError as error:
-        raise argparse.ArgumentTypeError(error.detail) from error
-    return text
 
 
 def _number(text: str) -> int:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.cli import store, tables
+from service.cli.arguments import count, limit, name, on_the_store, stream
 from service.config import Settings
-from service.core.names import check_name, parse_stream
-from service.errors import WaypostError
 
 if TYPE_CHECKING:
     from service.core.entries import Entry
@@ -21,22 +20,19 @@ if TYPE_CHECKING:
     from service.store import Store
 
 ORDERS = ("entries", "bytes", "rate", "lag", "wait")
-LIMIT_MAX = 1000
 TAIL_PAUSE_S = 0.2  # between two looks: what comes is shown at once, as far as people notice
 TAIL_STEP = 200
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `streams`, `show` and `tail`."""
-    shared = argparse.ArgumentParser(add_help=False)
-    store.add_argument(shared)
-    shared.add_argument("--json", action="store_true", help="print JSON")
+    shared = on_the_store()
 
     listing = subparsers.add_parser(
         "streams",
         parents=[shared],
         help="the streams, and how each stands",
-        description="StreamPage, and how each stands now. In no order, or with --sort by the last run of the job "
+        description="The streams, and how each stands now. In no order, or with --sort by the last run of the job "
         "`survey`. Exit code 0: fine, 1: no store, 2: misused.",
     )
     listing.add_argument("part", nargs="?", default="", help="only those with this in their name")
@@ -72,35 +68,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     following.add_argument("--last", type=count, default=10, metavar="N", help="begin with the newest N (default: 10)")
     following.add_argument("--bodies", action="store_true", help="show the bodies of messages")
     following.set_defaults(run=functools.partial(store.work, tail))
-
-
-def stream(text: str) -> str:
-    """The name of a stream, for argparse."""
-    try:
-        parse_stream(text)
-    except WaypostError as error:
-        raise argparse.ArgumentTypeError(error.detail) from error
-    return text
-
-
-def name(text: str) -> str:
-    """The name of a user, for argparse."""
-    try:
-        return check_name(text)
-    except WaypostError as error:
-        raise argparse.ArgumentTypeError(error.detail) from error
-
-
-def limit(text: str) -> int:
-    """How many rows, for argparse."""
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= LIMIT_MAX):
-        raise argparse.ArgumentTypeError(f"not a number from 1 to {LIMIT_MAX}: {text!r}")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """The same, and 0."""
-    return 0 if text == "0" else limit(text)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------

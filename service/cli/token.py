@@ -5,8 +5,8 @@ import json
 import sys
 import time
 
+from service.cli import arguments
 from service.config import Settings
-from service.core.names import check_name
 from service.core.retention import parse_duration
 from service.errors import WaypostError
 
@@ -23,8 +23,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Print a token (JWT, HS256), signed with the first of WAYPOST_JWT_SECRETS; where none is set, with "
         "the secret that `waypost up` keeps in WAYPOST_DATA_DIR. What the options mean: docs/security.md.",
     )
-    parser.add_argument("--user", required=True, type=_name, metavar="ID", help="who signs in with it")
-    parser.add_argument("--device", type=_name, metavar="NAME", help="the only device that it is good for")
+    parser.add_argument("--user", required=True, type=arguments.name, metavar="ID", help="who signs in with it")
+    parser.add_argument("--device", type=arguments.name, metavar="NAME", help="the only device that it is good for")
     parser.add_argument(
         "--group",
         action="append",
@@ -84,13 +84,6 @@ def _secret(settings: Settings) -> str:
     if kept is None:
         raise _CannotSign("no secret to sign with: set WAYPOST_JWT_SECRETS, or start `waypost up`, which makes one")
     return kept
-
-
-def _name(text: str) -> str:
-    try:
-        return check_name(text)
-    except WaypostError as error:
-        raise argparse.ArgumentTypeError(error.detail) from error
 
 
 def _group(text: str) -> str:

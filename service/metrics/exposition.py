@@ -13,7 +13,7 @@ from prometheus_client.utils import floatToGoString
 from service.metrics.snapshot import Buckets, Snapshot
 from service.metrics.table import METRICS, Metric
 
-_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+OPENMETRICS = "application/openmetrics-text"
 
 
 class _Told(Collector):
@@ -25,12 +25,12 @@ class _Told(Collector):
             yield _family(metric, self._snapshots)
 
 
-def text_of(snapshots: Iterable[Snapshot], accept: str) -> tuple[bytes, str]:
-    """All metrics of these nodes, in the format that the header `accept` asks for, and its content type."""
+def text_of(snapshots: Iterable[Snapshot], *, is_openmetrics: bool) -> tuple[bytes, str]:
+    """All metrics of these nodes, as OpenMetrics or in the older text format, and the content type of that."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Told(snapshots))
-    # The library compares whatever version a header names, and some cannot be compared.
-    encode, content_type = choose_encoder(_OPENMETRICS if "application/openmetrics-text" in accept else "")
+    # The library compares whatever version a header names, and some cannot be compared: so it is given none of those.
+    encode, content_type = choose_encoder(f"{OPENMETRICS}; version=1.0.0" if is_openmetrics else "")
     return encode(registry), content_type
 
 

@@ -88,7 +88,7 @@ def test_the_text_has_the_labels_of_the_table_and_cumulative_buckets() -> None:
     made, calls = node(), StoreCalls()
     for seconds in (0.0005, 0.003, 20.0):
         calls.count("publish", "ok", seconds)
-    text, _ = text_of([snapshot_of(made, calls)], "")
+    text, _ = text_of([snapshot_of(made, calls)], is_openmetrics=False)
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text.decode())
