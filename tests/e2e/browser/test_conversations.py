@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.browser.conftest import Arrive
 from tests.e2e.browser.kit import Tab, in_order
 from tests.e2e.conftest import StartNodes
-from tests.integration.store.kit import Server
+from tests.integration.store.kit import Server, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +82,8 @@ async def test_the_node_and_the_database_are_killed_in_mid_conversation(
     await asyncio.to_thread(first.start)
     await has(200)
     await asyncio.to_thread(database.kill)
-    await asyncio.sleep(0.3)  # what is sent meanwhile is refused
+    # What is sent meanwhile is refused.
+    away = "both nodes know that the store is away"
+    await asyncio.to_thread(wait_until, lambda: not (first.is_ready() or second.is_ready()), away, 10)
     await asyncio.to_thread(database.start)
     await both_have(tabs, *said)
