@@ -862,22 +862,51 @@ function inParts(offsets) {
   return parts;
 }
 
-class WebSocketLine {
+/** What both lines have in common: who hears of it (`ends`, null after the end), and that they end once. */
+class Line {
+  ends;
+
+  constructor(ends) {
+    this.ends = ends;
+  }
+
+  /** Ends it, for another one to begin. */
+  leave() {
+    this.end({ isOurs: true });
+  }
+
+  /** Gives the connection up at once: one that is half open would take its time to close. */
+  drop(error) {
+    this.end({ error });
+  }
+
+  end(how) {
+    const { ends } = this;
+    if (!ends) return;
+    this.ends = null;
+    this.hangUp();
+    ends.closed(how);
+  }
+
+  /** Closes what carries it; each kind has its own way. */
+  hangUp() {}
+}
+
+class WebSocketLine extends Line {
   kind = "websocket";
   #socket;
   #token;
-  #ends;
 
   constructor(service, token, hello, ends) {
+    super(ends);
     this.#token = token;
-    this.#ends = ends;
     const query = token === undefined ? `?user=${encodeURIComponent(service.user)}` : "";
     const socket = new service.WebSocket(`${service.base.replace(/^http/, "ws")}/v1/connect${query}`, ["waypost.v1"]);
     this.#socket = socket;
     socket.onopen = () => this.write(this.#greetings(hello()));
     socket.onmessage = ({ data }) => this.#take(data);
     socket.onerror = ignore; // `close` follows
-    socket.onclose = ({ code }) => this.#end({ code });
+    socket.onclose = ({ code }) => this.end({ code });
   }
 
   #greetings({ device, epoch, offsets }) {
@@ -892,15 +921,15 @@ class WebSocketLine {
 
   #take(data) {
     const text = typeof data === "string" ? data : new TextDecoder().decode(data);
-    this.#ends?.heard();
+    this.ends?.heard();
     let frames;
     try {
       frames = objectsIn(text);
     } catch (cause) {
-      this.#end({ error: new WaypostError("wrong_wire", undefined, { retry: true, cause }) });
+      this.end({ error: new WaypostError("wrong_wire", undefined, { retry: true, cause }) });
       return;
     }
-    for (const [frame, size] of frames) this.#ends?.frame(frame, { size });
+    for (const [frame, size] of frames) this.ends?.frame(frame, { size });
   }
 
   /** Writes frames, each as the text it is; those of one batch go together. */
@@ -914,20 +943,7 @@ class WebSocketLine {
     this.write([JSON.stringify({ type: "auth", token, ref: "auth" })]);
   }
 
-  /** Ends it, for another one to begin. */
-  leave() {
-    this.#end({ isOurs: true });
-  }
-
-  /** Gives the connection up at once: a socket that is half open would take its time to close. */
-  drop(error) {
-    this.#end({ error });
-  }
-
-  #end(how) {
-    const ends = this.#ends;
-    if (!ends) return;
-    this.#ends = null;
+  hangUp() {
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
     try {
@@ -935,7 +951,6 @@ class WebSocketLine {
     } catch {
       // it is closed, or was never open
     }
-    ends.closed(how);
   }
 }
 
@@ -950,22 +965,21 @@ function objectsIn(text) {
 }
 
 /** Server-Sent Events for what comes, and a request for each thing that is said: where WebSockets are blocked. */
-class EventsLine {
+class EventsLine extends Line {
   kind = "sse";
   #service;
   #token;
   #device = "";
-  #ends;
   #abort = new AbortController();
   #order = Promise.resolve(); // sends, joins and leaves one after the other
 
   constructor(service, token, hello, ends) {
+    super(ends);
     this.#service = service;
     this.#token = token;
-    this.#ends = ends;
     this.#run(hello()).then(
-      () => this.#end({}),
-      (cause) => this.#end({ error: cause instanceof WaypostError ? cause : lostError(cause) }),
+      () => this.end({}),
+      (cause) => this.end({ error: cause instanceof WaypostError ? cause : lostError(cause) }),
     );
   }
 
@@ -982,14 +996,14 @@ class EventsLine {
     let welcomed;
     for (;;) {
       const { done, value } = await reader.read();
-      if (done || !this.#ends) return;
-      this.#ends.heard();
+      if (done || !this.ends) return;
+      this.ends.heard();
       const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
       rest = lines.pop();
       for (const line of lines) {
         if (!line.startsWith("data:")) continue; // what it says about coming back is for who knows no better
         const frame = JSON.parse(line.slice(5));
-        this.#ends?.frame(frame, { size: line.length });
+        this.ends?.frame(frame, { size: line.length });
         if (frame.type !== "welcome" && frame.type !== "streams") continue;
         if (frame.type === "welcome") welcomed = frame.epoch;
         Object.assign(streams, frame.streams);
@@ -1041,7 +1055,7 @@ class EventsLine {
       if (!id) continue;
       if (epoch !== welcome.epoch) {
         const cause = { kind: "epoch" };
-        this.#ends?.frame({ type: "gap", stream, after: id.text, to: state.offset, missed: null, cause }, { size: 0 });
+        this.ends?.frame({ type: "gap", stream, after: id.text, to: state.offset, missed: null, cause }, { size: 0 });
       } else if (compare(parseId(state.offset), id) > 0) {
         await this.#fetchBetween(stream, id, parseId(state.offset));
       }
@@ -1049,7 +1063,7 @@ class EventsLine {
   }
 
   async #fetchBetween(stream, from, to) {
-    this.#ends?.frame({ type: "rewind", stream, to: from.text }, { size: 0 });
+    this.ends?.frame({ type: "rewind", stream, to: from.text }, { size: 0 });
     for (let after = from.text; ;) {
       const query = new URLSearchParams({ after, limit: "200" });
       const answer = await this.#fetch("GET", `/v1/streams/${encodeURIComponent(stream)}/messages?${query}`);
@@ -1061,7 +1075,7 @@ class EventsLine {
       ].sort(([a], [b]) => compare(a, b));
       for (const [id, frame] of found) {
         if (compare(id, to) > 0) return;
-        this.#ends?.frame(frame, { size: JSON.stringify(frame).length });
+        this.ends?.frame(frame, { size: JSON.stringify(frame).length });
       }
       if (page.found_newest || !page.last || compare(parseId(page.last), to) >= 0) return;
       after = page.last;
@@ -1147,7 +1161,7 @@ class EventsLine {
   }
 
   #answer(frame) {
-    this.#ends?.frame(frame, { isAside: true, size: 0 });
+    this.ends?.frame(frame, { isAside: true, size: 0 });
   }
 
   /** A stream ends with its token: with a fresh one another begins. */
@@ -1155,20 +1169,8 @@ class EventsLine {
     this.leave();
   }
 
-  leave() {
-    this.#end({ isOurs: true });
-  }
-
-  drop(error) {
-    this.#end({ error });
-  }
-
-  #end(how) {
-    const ends = this.#ends;
-    if (!ends) return;
-    this.#ends = null;
+  hangUp() {
     this.#abort.abort();
-    ends.closed(how);
   }
 }
 
@@ -1470,6 +1472,7 @@ class Link {
   }
 }
 
+const offlineError = () => new WaypostError("offline", undefined, { retry: true });
 const silentError = () => new WaypostError("lost", "the server says nothing", { retry: true });
 
 function closeError(code) {
@@ -1634,7 +1637,6 @@ class Service {
     if (!this.WebSocket && !fetch) refuse("WebSocket, fetch: there is neither here");
     this.transport = this.WebSocket ? transport : "sse";
     this.shared = shared ?? canShare();
-    this.isGiven = Boolean(user);
     this.user = user ?? (token && subjectOf(token));
     this.getToken = getToken;
     this.#token = token;
@@ -1692,7 +1694,6 @@ class WaypostClient {
   #goodbye = null; // the last acknowledgement, on closing
   #items = new Map(); // the outbox, by key
   #removals = new Map(); // key → promise: what is leaving it
-  #saving = new Set(); // promises: what of it is being written
   #early = []; // of it: put there before what is kept was read
   #settled = new Map(); // key → Sent of those that left it lately
   #promises = new Map(); // key → who waits for it in this tab
@@ -2006,7 +2007,7 @@ class WaypostClient {
     this.#operations?.lost();
     this.#flight = null;
     for (const item of [...this.#items.values()]) if (item.seen) this.#stored(item, item.seen);
-    for (const call of this.#asked.values()) call.fail(new WaypostError("offline", undefined, { retry: true }));
+    for (const call of this.#asked.values()) call.fail(offlineError());
     this.#asked.clear();
     this.#goodbye?.resolve();
   }
@@ -2225,7 +2226,7 @@ class WaypostClient {
     if (!this.#tracks.has(stream, track)) return;
     this.#tracks.forget(stream);
     if (this.#keeps) this.#kept.forgetOffset(stream);
-    this.#hub.tell("progress", { type: "progress", stream });
+    this.#tellProgress(stream);
   }
 
   #hasRoomAgain() {
@@ -2241,7 +2242,7 @@ class WaypostClient {
       this.#kept.saveOffset(stream, track.taken, item.restarts);
       this.#ackSoon();
     }
-    this.#hub.tell("progress", { type: "progress", stream });
+    this.#tellProgress(stream);
   }
 
   /** Tells that everything has been handed out, behind all that waits for that. */
@@ -2340,13 +2341,17 @@ class WaypostClient {
     const parts = transport === "sse" ? [Object.fromEntries(offsets)] : offsets.map((one) => Object.fromEntries([one]));
     if (this.#link !== link) return;
     link.write(parts.map((part) => JSON.stringify({ type: "ack", offsets: part })));
-    for (const [stream] of offsets) this.#hub.tell("progress", { type: "progress", stream });
+    for (const [stream] of offsets) this.#tellProgress(stream);
     this.#share({ kind: "acked", offsets });
+  }
+
+  #tellProgress(stream) {
+    this.#hub.tell("progress", { type: "progress", stream });
   }
 
   #toldAcked(stream, id) {
     this.#tracks.of(stream).acked = id;
-    this.#hub.tell("progress", { type: "progress", stream });
+    this.#tellProgress(stream);
   }
 
   progress() {
@@ -2423,9 +2428,6 @@ class WaypostClient {
       this.#operations.add(this.#sending(item));
     }
     const saving = this.#save(item);
-    this.#saving.add(saving);
-    const saved = () => this.#saving.delete(saving);
-    saving.then(saved, saved);
     this.#posts = this.#posts
       .then(() => saving)
       .then(() => this.#tabs?.post({ kind: "added", item: bare(item) }), ignore);
@@ -2491,11 +2493,16 @@ class WaypostClient {
     if (item.isKept) await this.#removeForSure(item);
   }
 
-  #dropItem(item, error) {
+  /** A message leaves the outbox: it is stored, or (with an error) it never will be by us. */
+  #leaveOutbox(item, sent, error) {
     this.#items.delete(item.key);
-    this.#remember(item.key, null);
     this.#withdraw(item);
-    this.#settle(item.key, null, error);
+    this.#remember(item.key, sent);
+    this.#settle(item.key, sent, error);
+  }
+
+  #dropItem(item, error) {
+    this.#leaveOutbox(item, null, error);
     this.#tellItem({ ...item, state: "discarded", code: error.code });
   }
 
@@ -2565,18 +2572,15 @@ class WaypostClient {
       return;
     }
     if (!mine && !this.#promises.has(item.key)) return;
-    this.#items.delete(item.key);
-    if (mine) this.#withdraw(mine);
-    this.#remember(item.key, state === "sent" ? sent : null);
-    this.#settle(item.key, sent, state === "sent" ? undefined : new WaypostError("discarded"));
-    this.#tellItem({ ...(mine ?? item), state, sent });
+    const known = mine ?? item;
+    if (state === "sent") this.#leaveOutbox(known, sent);
+    else this.#leaveOutbox(known, null, new WaypostError("discarded"));
+    this.#tellItem({ ...known, state, sent });
   }
 
   #settledElsewhere(item) {
     const sent = this.#settled.get(item.key) ?? { mid: item.key, duplicate: true, durability: "memory" };
-    this.#items.delete(item.key);
-    this.#withdraw(item);
-    this.#settle(item.key, sent);
+    this.#leaveOutbox(item, sent);
     this.#tellItem({ ...item, state: "sent", sent });
   }
 
@@ -2598,10 +2602,7 @@ class WaypostClient {
   /** A message is stored. Returns a promise, fulfilled when nothing can send it again. */
   #stored(item, sent) {
     if (this.#items.get(item.key) === item) {
-      this.#items.delete(item.key);
-      this.#withdraw(item);
-      this.#remember(item.key, sent);
-      this.#settle(item.key, sent);
+      this.#leaveOutbox(item, sent);
       this.#tellItem({ ...item, state: "sent", sent }, true);
     }
     return (item.removal ??= this.#removeForSure(item));
@@ -2761,8 +2762,7 @@ class WaypostClient {
 
   #call(method, args) {
     if (this.#isClosing) return Promise.reject(new WaypostError("closed"));
-    if (!this.#isWanted && method === "history")
-      return Promise.reject(new WaypostError("offline", undefined, { retry: true }));
+    if (!this.#isWanted && method === "history") return Promise.reject(offlineError());
     const made = later();
     const id = (this.#asks += 1);
     const over = (settle) => (value) => this.#calls.delete(id) && settle(value);
@@ -2783,7 +2783,7 @@ class WaypostClient {
     if (call.method === "history") {
       if (this.#link.isOpen) this.#ask(call);
       else if (["connecting", "catching-up"].includes(this.#state.state)) this.#asking.push(call);
-      else call.fail(new WaypostError("offline", undefined, { retry: true }));
+      else call.fail(offlineError());
       return;
     }
     const { method, args } = call;
@@ -2820,7 +2820,7 @@ class WaypostClient {
     for (const name of Object.keys(said)) if (said[name] === undefined) delete said[name];
     if (!["catching-up", "live"].includes(state)) {
       for (const call of state === "connecting" ? [] : this.#asking.splice(0)) {
-        call.fail(new WaypostError("offline", undefined, { retry: true }));
+        call.fail(offlineError());
       }
     }
     if (JSON.stringify(said) === JSON.stringify(this.#state)) return;
@@ -2882,7 +2882,7 @@ class WaypostClient {
   async #close() {
     // What was sent so far stays in the outbox, so it has to get there.
     await Promise.race([this.#beginning, sleep(GREETING_MS)]);
-    await Promise.race([Promise.allSettled([...this.#saving]), sleep(GREETING_MS)]);
+    await Promise.race([Promise.allSettled([...this.#items.values()].map(({ saving }) => saving)), sleep(GREETING_MS)]);
     await this.#acknowledge();
     if (this.#link?.isOpen) await this.#sayGoodbye();
     this.#isClosed = true;
